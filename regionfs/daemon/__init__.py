@@ -1,0 +1,1 @@
+"""Processes: the one that serves a mount, its control socket and its runtime directory."""

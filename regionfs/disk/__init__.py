@@ -1,0 +1,1 @@
+"""Partition tables: synthesised by sfdisk, kept as inline regions."""

@@ -1,0 +1,59 @@
+"""What a manifest says, as values: sources, files and their region maps. No YAML here.
+
+Everything is resolved: paths are absolute, lengths known, `over` and `align` worked out, so that two
+manifests that mean the same are equal. load reads text into these, describe writes them as plain
+data that load reads back to an equal value.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from regionfs.regions import RegionMap
+
+VERSION = 1
+DEFAULT_MODE_RO = 0o444
+DEFAULT_MODE_RW = 0o644
+
+
+@dataclass(frozen=True, slots=True)
+class SourceSpec:
+    """A regular file or block device that bytes come from."""
+
+    key: str                # its name under `sources`, or its path as written where it has none
+    path: Path              # absolute, not resolved through symlinks
+    size: int | None = None  # bytes; pinned: checked at every open
+    named: bool = False     # declared under `sources`
+
+
+@dataclass(frozen=True, slots=True)
+class FileSpec:
+    """A composite file: either the whole of one source or a region map of a fixed size."""
+
+    path: str                        # inside the mount, "vm/disk.img"
+    regions: RegionMap | None = None  # None for `whole`
+    whole: str | None = None         # source key
+    writable: bool = False           # any rw region, or rw `whole`
+    mode: int | None = None          # permission bits where the manifest pins them
+
+    @property
+    def sources(self) -> tuple[str, ...]:
+        """Keys of the sources its bytes come from."""
+        if self.whole is not None:
+            return (self.whole,)
+        return tuple(self.regions.names) if self.regions is not None else ()
+
+    @property
+    def permissions(self) -> int:
+        """Permission bits of a fixed-size file."""
+        return self.mode if self.mode is not None else (DEFAULT_MODE_RW if self.writable else DEFAULT_MODE_RO)
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """A valid manifest. `path` is the file it came from; relative paths are below its directory."""
+
+    path: Path
+    sources: dict[str, SourceSpec] = field(default_factory=dict)
+    files: dict[str, FileSpec] = field(default_factory=dict)  # in the order of the text

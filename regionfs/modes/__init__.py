@@ -1,0 +1,1 @@
+"""Step 4: which mode serves a composite file and why, and what the kernel modes need."""

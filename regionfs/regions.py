@@ -1,0 +1,230 @@
+"""Region maps: which bytes of a composite file lie where.
+
+Two forms of the same thing. RegionTree is for building and editing: an interval tree in which a
+later region may cover, cut or leave alone what was there. RegionMap is for readers: immutable
+sorted columns searched by bisection, so that a million regions cost bytes, not objects, and a
+lookup costs two comparisons a level. Neither knows what a source is: a source is a key.
+
+Invariant of a RegionMap: regions are not empty, sorted, do not overlap, and end at or before
+`size`. A gap between regions is a hole.
+"""
+
+from __future__ import annotations
+
+from array import array
+from bisect import bisect_right
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from enum import StrEnum
+
+from intervaltree import Interval, IntervalTree
+
+from regionfs.errors import RegionError
+from regionfs.units import MAX_OFFSET
+
+
+class Kind(StrEnum):
+    """What a region's bytes are."""
+
+    SOURCE = "source"  # a range of a source
+    DATA = "data"      # bytes held in the manifest
+    HOLE = "hole"      # zeros
+    ERROR = "error"    # reads fail with EIO
+
+
+@dataclass(frozen=True, slots=True)
+class Region:
+    """Bytes [start, end) of a composite file, of one kind and one access."""
+
+    start: int              # bytes
+    end: int                # bytes, exclusive
+    kind: Kind
+    source: str = ""        # key in Manifest.sources, for SOURCE
+    shift: int = 0          # bytes; offset in the source or in `data` minus start: every cut keeps it
+    writable: bool = False  # for SOURCE
+    data: bytes = b""       # for DATA: the whole of it, however much of it this region shows
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.start < self.end <= MAX_OFFSET:
+            raise RegionError(f"[{self.start}, {self.end}) is empty or outside [0, 2^63)")
+        if (self.kind is Kind.SOURCE) != bool(self.source):
+            raise RegionError(f"[{self.start}, {self.end}): kind {self.kind} with source {self.source!r}")
+        if self.writable and self.kind is not Kind.SOURCE:
+            raise RegionError(f"[{self.start}, {self.end}): only source regions can be rw")
+        if self.kind in (Kind.SOURCE, Kind.DATA) and self.offset < 0:
+            raise RegionError(f"[{self.start}, {self.end}): offset {self.offset} is negative")
+        if self.kind is Kind.DATA and self.end + self.shift > len(self.data):
+            raise RegionError(f"[{self.start}, {self.end}): only {len(self.data)} bytes of data")
+
+    @property
+    def length(self) -> int:
+        """Bytes."""
+        return self.end - self.start
+
+    @property
+    def offset(self) -> int:
+        """The first byte's place in the source or in `data`."""
+        return self.start + self.shift
+
+    def clip(self, start: int, end: int) -> Region:
+        """The part of this region inside [start, end), which must not be empty."""
+        return replace(self, start=max(self.start, start), end=min(self.end, end))
+
+    def moved(self, start: int) -> Region:
+        """The same bytes shown at `start`."""
+        shift = self.offset - start if self.kind in (Kind.SOURCE, Kind.DATA) else 0
+        return replace(self, start=start, end=start + self.length, shift=shift)
+
+    def continues(self, before: Region) -> bool:
+        """True when this region goes on where `before` ends, in the file and in the source."""
+        return (before.end == self.start and before.kind is self.kind and before.source == self.source
+                and before.writable == self.writable and before.data == self.data
+                and (before.shift == self.shift or self.kind in (Kind.HOLE, Kind.ERROR)))
+
+
+_HOLE, _ERROR, _DATA = -1, -2, -3  # targets below zero; _DATA - n is the nth blob
+
+
+class RegionMap:
+    """An immutable region map in sorted columns; 29 bytes a region.
+
+    `size` is the composite file's size in bytes; `names` the source keys its regions use. Columns
+    may be read by callers that walk many regions (`starts`, `ends`), never changed.
+    """
+
+    __slots__ = ("_blobs", "_shifts", "_targets", "_writable", "ends", "names", "size", "starts")
+
+    def __init__(self, size: int, regions: Iterable[Region]) -> None:
+        """Build from regions in order. Raises RegionError when they overlap or pass `size`."""
+        self.size = size
+        self.starts, self.ends, self._shifts = array("q"), array("q"), array("q")
+        self._targets = array("i")
+        self._writable = bytearray()
+        self._blobs: list[bytes] = []
+        names: dict[str, int] = {}
+        blobs: dict[int, int] = {}
+        border = 0
+        for region in regions:
+            if region.start < border:
+                raise RegionError(f"[{region.start}, {region.end}) begins before {border}, "
+                                  "where the region before it ends")
+            border = region.end
+            self.starts.append(region.start)
+            self.ends.append(region.end)
+            self._shifts.append(region.shift)
+            self._writable.append(region.writable)
+            self._targets.append(self._target(region, names, blobs))
+        if border > size:
+            raise RegionError(f"regions end at {border}, after the file's size {size}")
+        self.names: Sequence[str] = tuple(names)
+
+    def _target(self, region: Region, names: dict[str, int], blobs: dict[int, int]) -> int:
+        match region.kind:
+            case Kind.SOURCE:
+                return names.setdefault(region.source, len(names))
+            case Kind.HOLE:
+                return _HOLE
+            case Kind.ERROR:
+                return _ERROR
+            case Kind.DATA:
+                index = blobs.setdefault(id(region.data), len(self._blobs))
+                if index == len(self._blobs):
+                    self._blobs.append(region.data)
+                return _DATA - index
+
+    def __len__(self) -> int:
+        return len(self.starts)
+
+    def __getitem__(self, index: int) -> Region:
+        target = self._targets[index]
+        start, end = self.starts[index], self.ends[index]
+        if target >= 0:
+            return Region(start, end, Kind.SOURCE, self.names[target], self._shifts[index],
+                          bool(self._writable[index]))
+        if target <= _DATA:
+            return Region(start, end, Kind.DATA, shift=self._shifts[index], data=self._blobs[_DATA - target])
+        return Region(start, end, Kind.HOLE if target == _HOLE else Kind.ERROR)
+
+    def __iter__(self) -> Iterator[Region]:
+        return map(self.__getitem__, range(len(self.starts)))
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, RegionMap):
+            return NotImplemented
+        return self.size == other.size and len(self) == len(other) and all(
+            mine == theirs for mine, theirs in zip(self, other, strict=True))
+
+    def __hash__(self) -> int:
+        return hash((self.size, self.starts.tobytes(), self._shifts.tobytes()))
+
+    def __repr__(self) -> str:
+        return f"RegionMap(size={self.size}, {len(self)} regions)"
+
+    @property
+    def writable(self) -> bool:
+        """True when any region is rw."""
+        return 1 in self._writable
+
+    def first_after(self, offset: int) -> int:
+        """Index of the first region that ends after `offset`; len(self) when none does."""
+        index = bisect_right(self.starts, offset)
+        return index - 1 if index and self.ends[index - 1] > offset else index
+
+    def overlapping(self, start: int, end: int) -> Iterator[Region]:
+        """Regions that share a byte with [start, end), in order, whole."""
+        for index in range(self.first_after(start), len(self.starts)):
+            if self.starts[index] >= end:
+                return
+            yield self[index]
+
+    def column(self, index: int) -> tuple[int, int, int, int, bool]:
+        """(start, end, target, shift, writable) of one region without making an object of it."""
+        return (self.starts[index], self.ends[index], self._targets[index], self._shifts[index],
+                bool(self._writable[index]))
+
+    def blob(self, target: int) -> bytes:
+        """The inline bytes behind a `target` of column()."""
+        return self._blobs[_DATA - target]
+
+
+class RegionTree:
+    """A region map under construction: an interval tree whose intervals never overlap."""
+
+    def __init__(self, regions: Iterable[Region] = ()) -> None:
+        self._tree = IntervalTree(Interval(region.start, region.end, region) for region in regions)
+
+    def overlap(self, start: int, end: int) -> list[Region]:
+        """Regions that share a byte with [start, end), in order, whole."""
+        return [interval.data for interval in sorted(self._tree.overlap(start, end))]
+
+    def add(self, region: Region) -> None:
+        """Put `region` where nothing lies. Raises RegionError when something does."""
+        if taken := self.overlap(region.start, region.end):
+            raise RegionError(f"[{region.start}, {region.end}) overlaps [{taken[0].start}, {taken[0].end})")
+        self._tree.addi(region.start, region.end, region)
+
+    def cover(self, region: Region) -> None:
+        """Put `region` over whatever lies there; what sticks out on either side stays."""
+        self.cut(region.start, region.end)
+        self._tree.addi(region.start, region.end, region)
+
+    def cut(self, start: int, end: int) -> None:
+        """Leave [start, end) without a region; what sticks out on either side stays."""
+        for region in self.overlap(start, end):
+            self._tree.removei(region.start, region.end, region)
+            if region.start < start:
+                self._tree.addi(region.start, start, region.clip(region.start, start))
+            if region.end > end:
+                self._tree.addi(end, region.end, region.clip(end, region.end))
+
+    def __iter__(self) -> Iterator[Region]:
+        return (interval.data for interval in sorted(self._tree))
+
+    @property
+    def end(self) -> int:
+        """Where the last region ends, in bytes; 0 without regions."""
+        return int(self._tree.end()) if self._tree else 0
+
+    def freeze(self, size: int | None = None) -> RegionMap:
+        """The immutable map; `size` defaults to the end of the last region."""
+        return RegionMap(self.end if size is None else size, self)
