@@ -65,7 +65,8 @@ def plan_write(regions: RegionMap, offset: int, length: int) -> Iterator[Mapping
         yield mapping
 
 
-def _mapping(regions: RegionMap, offset: int, length: int, target: int, shift: int, writable: bool) -> Mapping:
+def _mapping(regions: RegionMap, offset: int, length: int,
+             target: int, shift: int, writable: bool) -> Mapping:
     if target >= 0:
         return Mapping(offset, length, Kind.SOURCE, offset + shift, regions.names[target], writable)
     if target == -1:

@@ -16,6 +16,8 @@ from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
+from itertools import pairwise
+from operator import attrgetter
 
 from intervaltree import Interval, IntervalTree
 
@@ -51,8 +53,10 @@ class Region:
             raise RegionError(f"[{self.start}, {self.end}): kind {self.kind} with source {self.source!r}")
         if self.writable and self.kind is not Kind.SOURCE:
             raise RegionError(f"[{self.start}, {self.end}): only source regions can be rw")
-        if self.kind in (Kind.SOURCE, Kind.DATA) and self.offset < 0:
-            raise RegionError(f"[{self.start}, {self.end}): offset {self.offset} is negative")
+        if self.kind in (Kind.HOLE, Kind.ERROR) and (self.shift or self.data):
+            raise RegionError(f"[{self.start}, {self.end}): kind {self.kind} with an offset or data")
+        if self.offset < 0 or self.end + self.shift > MAX_OFFSET:
+            raise RegionError(f"[{self.start}, {self.end}): offset {self.offset} is outside [0, 2^63)")
         if self.kind is Kind.DATA and self.end + self.shift > len(self.data):
             raise RegionError(f"[{self.start}, {self.end}): only {len(self.data)} bytes of data")
 
@@ -142,7 +146,7 @@ class RegionMap:
             return Region(start, end, Kind.SOURCE, self.names[target], self._shifts[index],
                           bool(self._writable[index]))
         if target <= _DATA:
-            return Region(start, end, Kind.DATA, shift=self._shifts[index], data=self._blobs[_DATA - target])
+            return Region(start, end, Kind.DATA, shift=self._shifts[index], data=self.blob(target))
         return Region(start, end, Kind.HOLE if target == _HOLE else Kind.ERROR)
 
     def __iter__(self) -> Iterator[Region]:
@@ -173,7 +177,7 @@ class RegionMap:
     def overlapping(self, start: int, end: int) -> Iterator[Region]:
         """Regions that share a byte with [start, end), in order, whole."""
         for index in range(self.first_after(start), len(self.starts)):
-            if self.starts[index] >= end:
+            if self.starts[index] >= end or start >= end:
                 return
             yield self[index]
 
@@ -191,7 +195,12 @@ class RegionTree:
     """A region map under construction: an interval tree whose intervals never overlap."""
 
     def __init__(self, regions: Iterable[Region] = ()) -> None:
-        self._tree = IntervalTree(Interval(region.start, region.end, region) for region in regions)
+        """Hold `regions`, in any order. Raises RegionError when two of them overlap."""
+        ordered = sorted(regions, key=attrgetter("start"))
+        for before, after in pairwise(ordered):
+            if after.start < before.end:
+                raise _overlap(after, before)
+        self._tree = IntervalTree(Interval(region.start, region.end, region) for region in ordered)
 
     def overlap(self, start: int, end: int) -> list[Region]:
         """Regions that share a byte with [start, end), in order, whole."""
@@ -200,7 +209,7 @@ class RegionTree:
     def add(self, region: Region) -> None:
         """Put `region` where nothing lies. Raises RegionError when something does."""
         if taken := self.overlap(region.start, region.end):
-            raise RegionError(f"[{region.start}, {region.end}) overlaps [{taken[0].start}, {taken[0].end})")
+            raise _overlap(region, taken[0])
         self._tree.addi(region.start, region.end, region)
 
     def cover(self, region: Region) -> None:
@@ -228,3 +237,7 @@ class RegionTree:
     def freeze(self, size: int | None = None) -> RegionMap:
         """The immutable map; `size` defaults to the end of the last region."""
         return RegionMap(self.end if size is None else size, self)
+
+
+def _overlap(region: Region, taken: Region) -> RegionError:
+    return RegionError(f"[{region.start}, {region.end}) overlaps [{taken.start}, {taken.end})")

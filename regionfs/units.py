@@ -20,6 +20,7 @@ UNITS = {
     **{f"{prefix}B": 1000**power for power, prefix in enumerate("KMGT", 1)},
 }
 
+_MAX_DIGITS = 20  # on either side of the point; no int() of a text without bound
 _NUMBER = re.compile(r"(?P<sign>-?)(?:(?P<hex>0x[0-9a-fA-F]+)|(?P<whole>[0-9]+)(?:\.(?P<part>[0-9]+))?)"
                      r"\s*(?P<unit>[A-Za-z]*)")
 
@@ -30,11 +31,12 @@ def parse_size(text: str | int) -> int:
     Raises UnitError with a hint when the text is no number, negative, not whole, or over 2^63 - 1.
     """
     if isinstance(text, int):
-        return _checked(text, str(text))
+        return _checked(text, str(text) if abs(text) <= 2**64 else hex(text))
     match = _NUMBER.fullmatch(text.strip())
     if match is None:
         hint = "; write minutes or seconds as plain numbers" if ":" in text else ""
-        raise UnitError(f"{_short(text)} is not a number with a unit such as 4096, 64KiB, 10MB, 8s or 0x1000{hint}")
+        raise UnitError(f"{_short(text)} is not a number with a unit such as "
+                        f"4096, 64KiB, 10MB, 8s or 0x1000{hint}")
     unit = match["unit"]
     if unit not in UNITS:
         raise UnitError(f"{_short(text)} has the unknown unit {unit!r}{_unit_hint(unit)}")
@@ -44,9 +46,11 @@ def parse_size(text: str | int) -> int:
         return _checked(int(match["sign"] + match["hex"], 16), text)
     whole = match["whole"]
     if len(whole) > 1 and whole.startswith("0"):
-        raise UnitError(f"{_short(text)} starts with 0: octal or decimal? write {whole.lstrip('0') or '0'} or 0x...")
-    if len(whole) > 20:
-        raise UnitError(f"{_short(text)} is more than {MAX_OFFSET}")
+        decimal = _short(whole.lstrip("0") or "0")
+        raise UnitError(f"{_short(text)} starts with 0: octal or decimal? write {decimal} or 0x...")
+    if len(whole) > _MAX_DIGITS or len(match["part"] or "") > _MAX_DIGITS:
+        raise UnitError(f"{_short(text)} has more than {_MAX_DIGITS} digits; "
+                        f"the largest number is {MAX_OFFSET}")
     return _checked(_scaled(match, UNITS[unit], text), text)
 
 
@@ -78,7 +82,8 @@ def align_down(value: int, alignment: int) -> int:
 
 def _scaled(match: re.Match[str], factor: int, text: str) -> int:
     part = match["part"] or ""
-    scaled, rest = divmod(int(match["whole"] + part) * factor, 10 ** len(part))
+    scale: int = 10 ** len(part)
+    scaled, rest = divmod(int(match["whole"] + part) * factor, scale)
     if rest:
         raise UnitError(f"{_short(text)} is not a whole number of bytes")
     return -scaled if match["sign"] else scaled
