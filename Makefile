@@ -1,0 +1,46 @@
+# Each target does everything it needs on a fresh Debian or Ubuntu machine; see `make help`.
+# PYTHON=/path/to/python3.12 names the interpreter that .venv is made from.
+
+export PATH := $(CURDIR)/.venv/bin:$(PATH):/usr/local/sbin:/usr/sbin:/sbin
+PYTHON_FILES := regionfs tests demo bench scripts
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test lint bench bench-quick clean
+
+help:
+	@echo "make demo         a guided tour: a disk out of partition images, mounted, checked, written through"
+	@echo "make test         lint, types and every test; .ci/run calls this"
+	@echo "make bench        the benchmark behind the README's table (20 minutes); bench-quick: a look (2 minutes)"
+	@echo "make lint         ruff and mypy --strict"
+	@echo "make setup        system packages and .venv; the others do it by themselves"
+	@echo "make clean        removes .venv and whatever was built"
+
+setup:
+	@scripts/setup demo test
+
+demo:
+	@scripts/setup demo
+	@python demo/tour.py
+
+lint:
+	@scripts/setup
+	@ruff check --quiet $(PYTHON_FILES)
+	@mypy --no-error-summary
+
+test:
+	@scripts/setup test
+	@$(MAKE) --no-print-directory lint
+	@python -m pytest $(ARGS)
+
+bench:
+	@scripts/setup bench
+	@python -m bench.run
+	@python -m bench.table
+
+bench-quick:
+	@scripts/setup bench
+	@python -m bench.run --quick
+
+clean:
+	rm -rf .venv build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
