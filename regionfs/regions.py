@@ -169,6 +169,27 @@ class RegionMap:
         """True when any region is rw."""
         return 1 in self._writable
 
+    @property
+    def writable_names(self) -> frozenset[str]:
+        """Keys of the sources that rw regions write to."""
+        if not self.writable:
+            return frozenset()
+        return frozenset(self.names[target] for target, rw in zip(self._targets, self._writable, strict=True) if rw)
+
+    def source_ends(self) -> dict[str, int]:
+        """Per source key, one past the last byte of it that any region shows."""
+        ends = [0] * len(self.names)
+        for target, end, shift in zip(self._targets, self.ends, self._shifts, strict=True):
+            if target >= 0 and end + shift > ends[target]:
+                ends[target] = end + shift
+        return dict(zip(self.names, ends, strict=True))
+
+    def has_unaligned_errors(self, block: int) -> bool:
+        """True when an error region begins or ends inside a `block` of bytes that are not all bad."""
+        return _ERROR in self._targets and any(
+            start % block or (end % block and end != self.size)
+            for start, end, target in zip(self.starts, self.ends, self._targets, strict=True) if target == _ERROR)
+
     def first_after(self, offset: int) -> int:
         """Index of the first region that ends after `offset`; len(self) when none does."""
         index = bisect_right(self.starts, offset)

@@ -45,6 +45,13 @@ class FileSpec:
         return tuple(self.regions.names) if self.regions is not None else ()
 
     @property
+    def rw_sources(self) -> frozenset[str]:
+        """Keys of the sources it may write to."""
+        if self.whole is not None:
+            return frozenset({self.whole} if self.writable else ())
+        return self.regions.writable_names if self.regions is not None else frozenset()
+
+    @property
     def permissions(self) -> int:
         """Permission bits of a fixed-size file."""
         return self.mode if self.mode is not None else (DEFAULT_MODE_RW if self.writable else DEFAULT_MODE_RO)

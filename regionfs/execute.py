@@ -1,0 +1,228 @@
+"""Step 5b: plans become bytes: the only pread and pwrite of the data path.
+
+Each function takes the mappings of the planner in order and performs them on open sources. Holes
+and inline data cost no I/O. Knows nothing of FUSE; errors are OSErrors with the errno the caller
+of read(2) or write(2) should see.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import os
+from collections.abc import Iterator
+
+from regionfs.plan import Mapping, plan_read, plan_write
+from regionfs.regions import Kind, RegionMap
+from regionfs.source import Sources
+
+NOWAIT = getattr(os, "RWF_NOWAIT", 0)  # answer from the page cache or raise BlockingIOError
+_libc = ctypes.CDLL(None, use_errno=True)
+_ZEROS = memoryview(bytes(1 << 20))
+KEEP_SIZE, PUNCH_HOLE, ZERO_RANGE = 1, 2, 16  # linux/falloc.h
+_SCAN_LIMIT = 4096  # extents looked at when counting a file's allocated bytes
+
+
+def read_into(regions: RegionMap, sources: Sources, offset: int, buffer: memoryview, flags: int = 0) -> int:
+    """Fill `buffer` with the bytes at `offset`; return how many there are.
+
+    Fewer than asked only at end of file or before bytes that cannot be read; when the very first
+    cannot, OSError. With NOWAIT, BlockingIOError when any byte would have to come from a disk.
+    """
+    done = 0
+    for mapping in plan_read(regions, offset, len(buffer)):
+        try:
+            kind = mapping.kind
+            if kind is Kind.SOURCE:
+                _read_source(sources, mapping, buffer[done:done + mapping.length], flags)
+            elif kind is Kind.HOLE:
+                _fill_zeros(buffer[done:done + mapping.length])
+            elif kind is Kind.DATA:
+                buffer[done:done + mapping.length] = mapping.data[mapping.address:mapping.address + mapping.length]
+            else:
+                raise OSError(errno.EIO, f"error region at {mapping.offset}")
+        except BlockingIOError:
+            raise
+        except OSError:
+            if done:
+                return done
+            raise
+        done += mapping.length
+    return done
+
+
+def write_from(regions: RegionMap, sources: Sources, offset: int, data: memoryview) -> int:
+    """Write `data` at `offset` into rw regions; return how many bytes went in.
+
+    Fewer than given when writable ground or the disk's space ends. OSError(EROFS) when `offset`
+    lies in no rw region, the source's own error when nothing at all was written.
+    """
+    done = 0
+    for mapping in plan_write(regions, offset, len(data)):
+        try:
+            done += _write_source(sources, mapping, data[done:done + mapping.length])
+        except OSError:
+            if done:
+                return done
+            raise
+        if done < mapping.end - offset:
+            return done
+    if not done and len(data):
+        raise OSError(errno.EROFS, f"no rw region at {offset}")
+    return done
+
+
+def write_pages(regions: RegionMap, sources: Sources, offset: int, data: memoryview) -> None:
+    """Write back pages of a shared mapping: the rw bytes among them are written.
+
+    The rest of a page must be what it was; OSError(EROFS), after the rw bytes are safe, when a
+    store changed it.
+    """
+    spoiled = False
+    for mapping in plan_read(regions, offset, len(data)):
+        part = data[mapping.offset - offset:mapping.end - offset]
+        if mapping.writable:
+            if _write_source(sources, mapping, part) < mapping.length:
+                raise OSError(errno.ENOSPC, f"only a part of the page at {mapping.offset} could be written")
+        else:
+            spoiled = spoiled or not _holds(regions, sources, mapping, part)
+    if spoiled:
+        raise OSError(errno.EROFS, f"a shared mapping changed bytes outside rw regions near {offset}")
+
+
+def punch(regions: RegionMap, sources: Sources, mode: int, offset: int, length: int) -> None:
+    """Punch or zero (`mode` as in fallocate(2)) a range that lies wholly in rw ground, else OSError(EROFS)."""
+    mappings = list(plan_write(regions, offset, length))
+    if sum(mapping.length for mapping in mappings) < length:
+        raise OSError(errno.EROFS, f"[{offset}, {offset + length}) reaches outside rw regions")
+    for mapping in mappings:
+        fallocate(sources.fd(mapping.source), mode | KEEP_SIZE, mapping.address, mapping.length)
+
+
+def fallocate(fd: int, mode: int, offset: int, length: int) -> None:
+    """fallocate(2), which the os module does not have. Raises OSError."""
+    if _libc.fallocate(fd, mode, ctypes.c_int64(offset), ctypes.c_int64(length)):
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number))
+
+
+def seek_data(regions: RegionMap, sources: Sources, offset: int) -> int:
+    """The first byte at or after `offset` that is not a hole. OSError(ENXIO) when none is."""
+    for start, _ in data_ranges(regions, sources, offset, regions.size):
+        return start
+    raise OSError(errno.ENXIO, f"no data after {offset}")
+
+
+def seek_hole(regions: RegionMap, sources: Sources, offset: int) -> int:
+    """The first byte at or after `offset` in a hole; end of file counts as one."""
+    if offset >= regions.size:
+        raise OSError(errno.ENXIO, f"{offset} is at or past end of file")
+    for start, end in data_ranges(regions, sources, offset, regions.size):
+        if start > offset:
+            break
+        offset = end
+    return offset
+
+
+def data_ranges(regions: RegionMap, sources: Sources, offset: int, end: int) -> Iterator[tuple[int, int]]:
+    """Ranges [start, stop) of [offset, end) that hold data, in order: not a hole of the map or of a source."""
+    for mapping in plan_read(regions, offset, end - offset):
+        if mapping.kind is Kind.SOURCE:
+            shift = mapping.offset - mapping.address
+            for start, stop in _extents(sources.fd(mapping.source), mapping.address, mapping.address + mapping.length):
+                yield start + shift, stop + shift
+        elif mapping.kind is not Kind.HOLE:
+            yield mapping.offset, mapping.end
+
+
+def allocated(regions: RegionMap, sources: Sources) -> int:
+    """Bytes of the file that take up room: data, and the allocated parts of source ranges.
+
+    Exact up to a bound of extents, after which what was not looked at counts as allocated.
+    """
+    total, budget = 0, _SCAN_LIMIT
+    sparse: dict[str, bool] = {}
+    for mapping in plan_read(regions, 0, regions.size):
+        if mapping.kind is Kind.HOLE:
+            continue
+        key = mapping.source
+        if mapping.kind is Kind.SOURCE and budget > 0:
+            if key not in sparse:
+                sparse[key] = _is_sparse(sources.fd(key))
+            if sparse[key]:
+                for start, stop in _extents(sources.fd(key), mapping.address, mapping.address + mapping.length):
+                    total += stop - start
+                    budget -= 1
+                continue
+        total += mapping.length
+    return total
+
+
+def _read_source(sources: Sources, mapping: Mapping, part: memoryview, flags: int) -> None:
+    fd, address = sources.fd(mapping.source), mapping.address
+    if flags:
+        if mapping.source in sources.blocking:
+            raise BlockingIOError
+        try:
+            if os.preadv(fd, (part,), address, flags) == mapping.length:
+                return
+        except OSError as error:
+            if error.errno == errno.EOPNOTSUPP:
+                sources.blocking.add(mapping.source)
+            elif error.errno != errno.EAGAIN:
+                raise
+        raise BlockingIOError
+    while part:
+        count = os.preadv(fd, (part,), address)
+        if count == 0:
+            raise OSError(errno.EIO, f"source {mapping.source} ends at {address}, where the map needs bytes")
+        part, address = part[count:], address + count
+
+
+def _write_source(sources: Sources, mapping: Mapping, part: memoryview) -> int:
+    fd, done = sources.fd(mapping.source), 0
+    while done < len(part):
+        try:
+            done += os.pwrite(fd, part[done:], mapping.address + done)
+        except OSError:
+            if done:
+                break
+            raise
+    return done
+
+
+def _holds(regions: RegionMap, sources: Sources, mapping: Mapping, part: memoryview) -> bool:
+    """True when the file shows just `part` at `mapping`."""
+    now = memoryview(bytearray(mapping.length))
+    return read_into(regions, sources, mapping.offset, now) == mapping.length and now == part
+
+
+def _fill_zeros(part: memoryview) -> None:
+    while part:
+        count = min(len(part), len(_ZEROS))
+        part[:count] = _ZEROS[:count]
+        part = part[count:]
+
+
+def _extents(fd: int, offset: int, end: int) -> Iterator[tuple[int, int]]:
+    """Allocated ranges of a source within [offset, end); all of it where the source cannot tell."""
+    while offset < end:
+        try:
+            start = os.lseek(fd, offset, os.SEEK_DATA)
+        except OSError as error:
+            if error.errno == errno.ENXIO:  # a hole to the end
+                return
+            if error.errno not in (errno.EINVAL, errno.EOPNOTSUPP):  # block devices know no SEEK_DATA
+                raise
+            yield offset, end
+            return
+        if start >= end:
+            return
+        stop = min(os.lseek(fd, start, os.SEEK_HOLE), end)
+        yield start, stop
+        offset = stop
+
+
+def _is_sparse(fd: int) -> bool:
+    found = os.fstat(fd)
+    return found.st_blocks * 512 < found.st_size

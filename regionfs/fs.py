@@ -1,0 +1,391 @@
+"""The file system: what each operation of DESIGN section 4 answers. No FUSE types, no protocol.
+
+Engines call these methods with inode numbers and plain values; failures are OSErrors with a
+positive errno. Handles carry no state: whatever an operation needs follows from the inode, so that
+a server which takes over from another needs nothing of its memory.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import logging
+import os
+import stat
+import time
+from collections.abc import Mapping
+from typing import NamedTuple
+
+from regionfs import execute
+from regionfs.errors import RegionfsError
+from regionfs.manifest.inspect import SourceFacts
+from regionfs.manifest.schema import Manifest
+from regionfs.modes.choose import Choice
+from regionfs.regions import Kind, Region, RegionMap
+from regionfs.sharing import Sharing, Span
+from regionfs.source import Sources
+from regionfs.tree import Directory, FileNode, Node, Tree
+from regionfs.units import MAX_OFFSET
+
+log = logging.getLogger("regionfs")
+
+BLOCK = 4096                      # f_bsize and st_blksize
+SETTLED_NS = 20_000_000           # a time stamp younger than this may hide a later change
+MODE_XATTR, MAP_XATTR = b"user.regionfs.mode", b"user.regionfs.map"
+_ACCESS_KINDS = os.O_RDONLY | os.O_WRONLY | os.O_RDWR
+
+
+class Attributes(NamedTuple):
+    """struct stat, as far as a composite file has one; times in ns, `blocks` in 512-byte units."""
+
+    ino: int
+    size: int
+    blocks: int
+    atime: int
+    mtime: int
+    ctime: int
+    mode: int
+    nlink: int
+    uid: int
+    gid: int
+
+
+class Opened(NamedTuple):
+    """How the kernel shall treat a new handle."""
+
+    direct: bool      # every read and write comes to us, uncached
+    keep_cache: bool  # what the page cache holds is still true
+
+
+class Changes(NamedTuple):
+    """What setattr shall change; None leaves alone. Times in ns."""
+
+    size: int | None = None
+    mode: int | None = None
+    uid: int | None = None
+    gid: int | None = None
+    atime: int | None = None
+    mtime: int | None = None
+
+
+class FileSystem:
+    """One mounted manifest. `sources` stays the caller's to close."""
+
+    def __init__(self, manifest: Manifest, sources: Sources, choices: Mapping[str, Choice], sharing: Sharing) -> None:
+        self.manifest = manifest
+        self.tree = Tree(manifest, choices)
+        self._sources = sources
+        self._sharing = sharing
+        self._uid, self._gid = os.getuid(), os.getgid()
+        self._time = manifest.path.stat().st_mtime_ns
+        self._blocks: dict[int, tuple[object, int]] = {}  # inode -> (identities, allocated units)
+
+    # names
+
+    def lookup(self, parent: int, name: bytes) -> Attributes:
+        """Attributes of `name` in directory `parent`. ENOENT when there is none."""
+        child = self._directory(parent).children.get(name)
+        if child is None:
+            raise OSError(errno.ENOENT, os.fsdecode(name))
+        return self._attributes(child)
+
+    def readdir(self, ino: int) -> list[tuple[bytes, Node]]:
+        """Entries of a directory in a stable order, without "." and ".."."""
+        return list(self._directory(ino).children.items())
+
+    def parent(self, ino: int) -> int:
+        """Inode number of the directory above; the root is its own."""
+        return self._directory(ino).parent
+
+    # attributes
+
+    def getattr(self, ino: int) -> Attributes:
+        """What stat(2) shows."""
+        return self._attributes(self._node(ino))
+
+    def is_whole(self, ino: int) -> bool:
+        """True when size and attributes follow a source that others may change."""
+        node = self.tree.nodes.get(ino)
+        return isinstance(node, FileNode) and node.spec.whole is not None
+
+    def setattr(self, ino: int, changes: Changes) -> Attributes:
+        """Change a `whole` rw file's source. Elsewhere EPERM, but for a truncate to the present size."""
+        node = self._file(ino)
+        if node.spec.whole is None or not node.spec.writable:
+            return self._setattr_fixed(node, changes)
+        fd = self._fd(node.spec.whole)
+        if changes.mode is not None and node.spec.mode is not None:
+            raise OSError(errno.EPERM, "the manifest pins this file's mode")
+        if changes.size is not None:
+            os.ftruncate(fd, changes.size)
+        if changes.mode is not None:
+            os.fchmod(fd, changes.mode & 0o777)
+        if changes.uid is not None or changes.gid is not None:
+            os.fchown(fd, -1 if changes.uid is None else changes.uid, -1 if changes.gid is None else changes.gid)
+        if changes.atime is not None or changes.mtime is not None:
+            found = os.fstat(fd)
+            os.utime(fd, ns=(found.st_atime_ns if changes.atime is None else changes.atime,
+                             found.st_mtime_ns if changes.mtime is None else changes.mtime))
+        return self._attributes(node)
+
+    def getxattr(self, ino: int, name: bytes) -> bytes:
+        """One extended attribute. ENODATA when the file has none of that name."""
+        node = self._node(ino)
+        if isinstance(node, FileNode):
+            if name == MODE_XATTR:
+                return node.choice.mode.value.encode()
+            if name == MAP_XATTR:
+                return json.dumps(self.describe(node), separators=(",", ":")).encode()
+            if node.spec.whole is not None:
+                return os.getxattr(self._fd(node.spec.whole), name)
+        raise OSError(errno.ENODATA, os.fsdecode(name))
+
+    def listxattr(self, ino: int) -> list[bytes]:
+        """Names of the extended attributes."""
+        node = self._node(ino)
+        if not isinstance(node, FileNode):
+            return []
+        own = []
+        if node.spec.whole is not None:
+            own = [os.fsencode(name) for name in os.listxattr(self._fd(node.spec.whole))]
+        return [MODE_XATTR, MAP_XATTR, *own]
+
+    def setxattr(self, ino: int, name: bytes, value: bytes, flags: int) -> None:
+        """Set on a `whole` rw file's source; EPERM elsewhere and for our own names."""
+        os.setxattr(self._xattr_target(ino, name), name, value, flags)
+
+    def removexattr(self, ino: int, name: bytes) -> None:
+        """Remove from a `whole` rw file's source; EPERM elsewhere and for our own names."""
+        os.removexattr(self._xattr_target(ino, name), name)
+
+    def describe(self, node: FileNode) -> list[dict[str, object]]:
+        """The region map as plain values: start, length, kind, access, source, offset."""
+        regions = self._map(node)
+        size = self._size(node)
+        return [{"start": r.start, "length": min(r.end, size) - r.start, "kind": r.kind.value,
+                 "access": "rw" if r.writable else "ro", "source": r.source or None,
+                 "offset": r.offset if r.kind is Kind.SOURCE else None} for r in regions if r.start < size]
+
+    # handles
+
+    def open(self, ino: int, flags: int) -> Opened:
+        """Check the sources and say how to cache. EROFS without a rw region, EIO when a source failed."""
+        node = self._file(ino)
+        if flags & _ACCESS_KINDS != os.O_RDONLY and not node.spec.writable:
+            raise OSError(errno.EROFS, node.spec.path)
+        try:
+            seen = [self._sources.look(key) for key in node.spec.sources]
+        except (RegionfsError, OSError) as error:
+            if node.trouble != str(error):
+                node.trouble = str(error)
+                log.error("%s: cannot be opened: %s", node.spec.path, error)
+            raise OSError(errno.EIO, node.spec.path) from error
+        node.trouble = ""
+        identities = tuple((f.device, f.inode, f.size, f.mtime_ns, f.ctime_ns) for f in seen)
+        limit = time.time_ns() - SETTLED_NS
+        # a disk's time stamps say nothing of who else writes to it
+        settled = all(f.kind == "file" and max(f.mtime_ns, f.ctime_ns) < limit for f in seen)
+        keep = node.cached == identities
+        node.cached = identities if settled else None
+        node.counters.opens += 1
+        return Opened(self._uncached(node), keep)
+
+    def read_into(self, ino: int, offset: int, buffer: memoryview, *, paging: bool, flags: int = 0) -> int:
+        """Fill `buffer` from `offset`; return the count. `flags` as execute.read_into.
+
+        `paging` tells that the kernel fills its page cache: it takes a short answer for end of file
+        and shows zeros behind it, so then all bytes up to end of file come, or EIO.
+        """
+        node = self._file(ino)
+        whole = node.spec.whole
+        try:
+            if whole is not None:
+                count = os.preadv(self._sources.fd(whole), (buffer,), offset, flags)
+                if flags and count < len(buffer):
+                    raise BlockingIOError
+            else:
+                regions = node.spec.regions
+                assert regions is not None
+                count = execute.read_into(regions, self._sources, offset, buffer, flags)
+                if paging and count < min(len(buffer), regions.size - offset):
+                    raise OSError(errno.EIO, f"{node.spec.path}: bytes at {offset + count} cannot be read")
+        except RegionfsError as error:
+            raise OSError(errno.EIO, str(error)) from error
+        node.counters.reads += 1
+        node.counters.read_bytes += count
+        return count
+
+    def write(self, ino: int, offset: int, data: memoryview, *, paging: bool = False, append: bool = False) -> int:
+        """Write into rw regions, short at their border; `paging` for pages of a shared mapping."""
+        node = self._file(ino)
+        if not node.spec.writable:
+            raise OSError(errno.EROFS, node.spec.path)
+        if node.spec.whole is not None:
+            fd = self._fd(node.spec.whole)
+            if append:
+                count = os.pwritev(fd, (data,), offset, os.RWF_APPEND)
+            else:
+                count = os.pwrite(fd, data, offset)
+        else:
+            assert node.spec.regions is not None
+            if paging:
+                execute.write_pages(node.spec.regions, self._sources, offset, data)
+                count = len(data)
+            else:
+                count = execute.write_from(node.spec.regions, self._sources, offset, data)
+        node.counters.writes += 1
+        node.counters.write_bytes += count
+        return count
+
+    def elsewhere(self, ino: int, offset: int, length: int) -> list[tuple[int, int, int]]:
+        """(inode, offset, length) of every other place that shows the bytes just written."""
+        node = self._file(ino)
+        spans: list[Span] = self._sharing.elsewhere(node.spec.path, offset, length)
+        return [(self.tree.files[span.path].ino, span.offset, span.length) for span in spans]
+
+    def fsync(self, ino: int, data_only: bool) -> None:
+        """Flush every rw source of the file; the first error is raised after all were tried."""
+        self._sources.sync(self._file(ino).spec.rw_sources, data_only)
+
+    def sync(self) -> None:
+        """Flush every rw source of the mount."""
+        keys = frozenset().union(*(node.spec.rw_sources for node in self.tree.files.values()))
+        self._sources.sync(keys, False)
+
+    def lseek(self, ino: int, offset: int, whence: int) -> int:
+        """SEEK_DATA or SEEK_HOLE: holes of the map and holes inside the sources."""
+        node = self._file(ino)
+        if whence not in (os.SEEK_DATA, os.SEEK_HOLE):
+            raise OSError(errno.EINVAL, f"whence {whence}")
+        seek = execute.seek_data if whence == os.SEEK_DATA else execute.seek_hole
+        return seek(self._map(node, self._size(node)), self._sources, offset)
+
+    def fallocate(self, ino: int, mode: int, offset: int, length: int) -> None:
+        """`whole`: forwarded. Fixed size: punch and zero inside rw ground; allocate changes nothing; no growth."""
+        node = self._file(ino)
+        if not node.spec.writable:
+            raise OSError(errno.EROFS, node.spec.path)
+        if node.spec.whole is not None:
+            execute.fallocate(self._fd(node.spec.whole), mode, offset, length)
+            return
+        regions = self._map(node)
+        if offset + length > regions.size and not mode & execute.KEEP_SIZE:
+            raise OSError(errno.EPERM, "the manifest fixes this file's size")
+        if mode & ~(execute.PUNCH_HOLE | execute.ZERO_RANGE | execute.KEEP_SIZE):
+            raise OSError(errno.EOPNOTSUPP, f"fallocate mode {mode:#x}")
+        if mode & (execute.PUNCH_HOLE | execute.ZERO_RANGE):
+            execute.punch(regions, self._sources, mode, offset, min(length, regions.size - offset))
+
+    def statfs(self) -> tuple[int, int, int]:
+        """(block size, blocks, files): totals of the composite files; never zero blocks."""
+        total = sum(-(-self._size(node) // BLOCK) for node in self.tree.files.values())
+        return BLOCK, max(total, 1), len(self.tree.nodes)
+
+    # inside
+
+    def _node(self, ino: int) -> Node:
+        try:
+            return self.tree.nodes[ino]
+        except KeyError:
+            raise OSError(errno.ESTALE, f"inode {ino}") from None
+
+    def _file(self, ino: int) -> FileNode:
+        node = self._node(ino)
+        if isinstance(node, Directory):
+            raise OSError(errno.EISDIR, f"inode {ino}")
+        return node
+
+    def _directory(self, ino: int) -> Directory:
+        node = self._node(ino)
+        if isinstance(node, FileNode):
+            raise OSError(errno.ENOTDIR, node.spec.path)
+        return node
+
+    def _fd(self, key: str) -> int:
+        try:
+            return self._sources.fd(key)
+        except RegionfsError as error:
+            raise OSError(errno.EIO, str(error)) from error
+
+    def _xattr_target(self, ino: int, name: bytes) -> int:
+        node = self._node(ino)
+        ours = name.startswith(b"user.regionfs.")
+        if ours or not isinstance(node, FileNode) or node.spec.whole is None or not node.spec.writable:
+            raise OSError(errno.EPERM, os.fsdecode(name))
+        return self._fd(node.spec.whole)
+
+    def _uncached(self, node: FileNode) -> bool:
+        """True for files whose reads and writes must not go through the kernel's page cache.
+
+        Writers of bytes shown elsewhere: a cached write holds pages locked while the others' are
+        dropped, and two of them could wait for each other. Error regions that share a page with
+        good bytes: the page cache fails whole pages.
+        """
+        return node.spec.path in self._sharing.writers or (
+            node.spec.regions is not None and node.spec.regions.has_unaligned_errors(BLOCK))
+
+    def _map(self, node: FileNode, size: int = MAX_OFFSET) -> RegionMap:
+        """Its region map; a `whole` file's is one region over `size` bytes."""
+        if node.spec.regions is not None:
+            return node.spec.regions
+        assert node.spec.whole is not None
+        whole = Region(0, size, Kind.SOURCE, node.spec.whole, 0, node.spec.writable) if size else None
+        return RegionMap(size, [whole] if whole else [])
+
+    def _size(self, node: FileNode) -> int:
+        if node.spec.regions is not None:
+            return node.spec.regions.size
+        assert node.spec.whole is not None
+        if self._sources.facts(node.spec.whole).kind == "block":
+            return self._sources.facts(node.spec.whole).size
+        return os.fstat(self._fd(node.spec.whole)).st_size
+
+    def _attributes(self, node: Node) -> Attributes:
+        if isinstance(node, Directory):
+            links = 2 + sum(isinstance(child, Directory) for child in node.children.values())
+            return Attributes(node.ino, 0, 0, self._time, self._time, self._time, stat.S_IFDIR | 0o555, links,
+                              self._uid, self._gid)
+        if node.spec.whole is not None:
+            return self._whole_attributes(node, node.spec.whole)
+        assert node.spec.regions is not None
+        seen = [self._last_seen(key) for key in node.spec.sources]
+        mtime = max((found.mtime_ns for found in seen), default=self._time)
+        ctime = max((found.ctime_ns for found in seen), default=self._time)
+        return Attributes(node.ino, node.spec.regions.size, self._allocated(node, seen), mtime, mtime, ctime,
+                          stat.S_IFREG | node.spec.permissions, 1, self._uid, self._gid)
+
+    def _whole_attributes(self, node: FileNode, key: str) -> Attributes:
+        """The source's own, less what the mount does not give: set-id bits, write bits of a ro file."""
+        found = os.fstat(self._fd(key))
+        mode = stat.S_IMODE(found.st_mode) & (0o777 if node.spec.writable else 0o555)
+        size = self._size(node)
+        blocks = -(-size // 512) if stat.S_ISBLK(found.st_mode) else found.st_blocks
+        return Attributes(node.ino, size, blocks, found.st_atime_ns, found.st_mtime_ns, found.st_ctime_ns,
+                          stat.S_IFREG | (mode if node.spec.mode is None else node.spec.mode), 1,
+                          found.st_uid, found.st_gid)
+
+    def _last_seen(self, key: str) -> SourceFacts:
+        """The source as it is, or, where it can serve no more, as it was: stat goes on, open tells."""
+        try:
+            return self._sources.look(key)
+        except (RegionfsError, OSError):
+            return self._sources.facts(key)
+
+    def _allocated(self, node: FileNode, seen: list[SourceFacts]) -> int:
+        """512-byte units with data; counted again when a source changed."""
+        state = tuple((found.size, found.mtime_ns, found.ctime_ns) for found in seen)
+        known = self._blocks.get(node.ino)
+        if known is None or known[0] != state:
+            assert node.spec.regions is not None
+            try:
+                units = -(-execute.allocated(node.spec.regions, self._sources) // 512)
+            except (RegionfsError, OSError):
+                units = -(-node.spec.regions.size // 512)
+            known = self._blocks[node.ino] = (state, units)
+        return known[1]
+
+    def _setattr_fixed(self, node: FileNode, changes: Changes) -> Attributes:
+        owner = (changes.mode, changes.uid, changes.gid)
+        if changes.size is None or changes.size != self._size(node) or owner != (None, None, None):
+            raise OSError(errno.EPERM, f"{node.spec.path}: the manifest fixes its size and attributes")
+        return self._attributes(node)

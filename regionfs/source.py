@@ -1,0 +1,114 @@
+"""Step 5a: the sources of a mount, open: descriptors, identity, and what must not have changed.
+
+A source is opened when it is first needed, checked against the facts seen when the manifest was
+loaded, and kept open. `look` asks what the path shows now, so that an open of a composite file
+fails when a source vanished, shrank or was replaced, instead of serving bytes of something else.
+Knows nothing of composite files; execute does the I/O on the descriptors.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+import threading
+from collections.abc import Iterable, Mapping
+from types import TracebackType
+
+from regionfs.errors import SourceError
+from regionfs.manifest.inspect import SourceFacts, inspect_source
+from regionfs.manifest.schema import Manifest
+
+
+def inspect_sources(manifest: Manifest) -> dict[str, SourceFacts]:
+    """What every source of `manifest` is now. Raises SourceError for the first that cannot serve."""
+    rw = _rw_keys(manifest)
+    return {key: inspect_source(spec.path, writable=key in rw) for key, spec in manifest.sources.items()}
+
+
+class Sources:
+    """Descriptors of a manifest's sources, by key. Safe to use from many threads."""
+
+    def __init__(self, manifest: Manifest, facts: Mapping[str, SourceFacts] | None = None) -> None:
+        self._specs = manifest.sources
+        self._rw = _rw_keys(manifest)
+        self._needed = _needed_sizes(manifest)
+        self._facts = dict(inspect_sources(manifest) if facts is None else facts)
+        self._fds: dict[str, int] = {}
+        self._lock = threading.Lock()
+        self.blocking: set[str] = set()  # keys whose file system knows no RWF_NOWAIT
+
+    def __enter__(self) -> Sources:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
+                 traceback: TracebackType | None) -> None:
+        self.close()
+
+    def fd(self, key: str) -> int:
+        """The source's descriptor, opened now if it was not. Raises SourceError or OSError."""
+        try:
+            return self._fds[key]
+        except KeyError:
+            with self._lock:
+                if key not in self._fds:
+                    self._fds[key] = self._open(key)
+                return self._fds[key]
+
+    def facts(self, key: str) -> SourceFacts:
+        """What the source was when the manifest was loaded."""
+        return self._facts[key]
+
+    def look(self, key: str) -> SourceFacts:
+        """What the source's path shows now. Raises SourceError when that cannot serve any more."""
+        spec, first = self._specs[key], self._facts[key]
+        now = inspect_source(spec.path, writable=key in self._rw)
+        if (now.kind, now.device, now.inode, now.rdev) != (first.kind, first.device, first.inode, first.rdev):
+            raise SourceError(f"{spec.path} was replaced by another file since the mount; reload to accept it")
+        if spec.size is not None and now.size != spec.size:
+            raise SourceError(f"{spec.path} has {now.size} bytes, the manifest pins {spec.size}")
+        if now.size < self._needed.get(key, 0):
+            raise SourceError(f"{spec.path} shrank to {now.size} bytes; the map needs {self._needed[key]}")
+        return now
+
+    def sync(self, keys: Iterable[str], data_only: bool) -> None:
+        """fsync every one of `keys`; all are tried, then the first error is raised."""
+        failed: OSError | None = None
+        for key in keys:
+            try:
+                (os.fdatasync if data_only else os.fsync)(self.fd(key))
+            except OSError as error:
+                failed = failed or error
+        if failed is not None:
+            raise failed
+
+    def close(self) -> None:
+        """Close every descriptor."""
+        with self._lock:
+            while self._fds:
+                os.close(self._fds.popitem()[1])
+
+    def _open(self, key: str) -> int:
+        spec, first = self._specs[key], self._facts[key]
+        access = os.O_RDWR if key in self._rw else os.O_RDONLY
+        # O_NONBLOCK: a FIFO that took the path's place must not stop us; files and disks ignore it
+        fd = os.open(spec.path, access | os.O_CLOEXEC | os.O_NONBLOCK)
+        found = os.fstat(fd)
+        same = (found.st_dev, found.st_ino) == (first.device, first.inode)
+        if not same or not (stat.S_ISREG(found.st_mode) or stat.S_ISBLK(found.st_mode)):
+            os.close(fd)
+            raise SourceError(f"{spec.path} was replaced by another file since the mount; reload to accept it")
+        return fd
+
+
+def _rw_keys(manifest: Manifest) -> frozenset[str]:
+    return frozenset().union(*(file.rw_sources for file in manifest.files.values()))
+
+
+def _needed_sizes(manifest: Manifest) -> dict[str, int]:
+    """Per source, the end of the last byte that a fixed-size file shows of it."""
+    needed: dict[str, int] = {}
+    for file in manifest.files.values():
+        if file.regions is not None:
+            for key, end in file.regions.source_ends().items():
+                needed[key] = max(end, needed.get(key, 0))
+    return needed
