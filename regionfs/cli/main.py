@@ -1,0 +1,132 @@
+"""The command line's front door: the table of commands, and what each ending means to a shell.
+
+Knows the commands' names, where each lives and one line about it, so that `--help` and completion
+import nothing else: start-up is part of how long a mount takes. Every error a command raises is
+turned into a message and an exit status here and nowhere else. Knows nothing of what commands do.
+
+Exit status: 0 done, 1 failed, 2 wrong usage, 3 the manifest is invalid, 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from importlib import import_module
+from typing import Any, NamedTuple, NoReturn, cast
+
+import click
+
+from regionfs import __version__
+from regionfs.errors import ManifestError, RegionfsError
+
+INTERRUPTED = 128 + 2  # as a shell reports a death by SIGINT
+
+
+class Row(NamedTuple):
+    """One command: where it lives, and what it does in a line."""
+
+    target: str  # "module:function"
+    help: str
+
+
+COMMANDS = {
+    "check": Row("regionfs.cli.check:check", "Report every problem of manifests; nothing is mounted."),
+    "show": Row("regionfs.cli.show:show", "Show the region maps: table, picture, mode and reason."),
+    "plan": Row("regionfs.cli.plan:plan", "Show where the bytes of one request come from."),
+    "cat": Row("regionfs.cli.cat:cat", "Write a composite file's bytes to stdout without mounting."),
+    "doctor": Row("regionfs.cli.doctor:doctor", "Show what this machine can do, and what would help."),
+    "completion": Row("regionfs.cli.completion:completion", "Print the completion script for a shell."),
+}
+
+
+class Commands(click.Group):
+    """The commands of a table, each imported when it is called."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Names in the table's order."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import the command; None when the table has no such name."""
+        if (row := COMMANDS.get(cmd_name)) is None:
+            return None
+        module, _, function = row.target.partition(":")
+        return cast(click.Command, getattr(import_module(module), function))
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str],
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Refuse an unknown name with the nearest known one."""
+        if args[0] not in COMMANDS and not args[0].startswith("-") and not ctx.resilient_parsing:
+            from regionfs.cli.common import nearest
+            ctx.fail(f"there is no command {args[0]!r}{nearest(args[0], COMMANDS)}")
+        return super().resolve_command(ctx, args)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """List the commands by the table's own lines."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, row.help) for name, row in COMMANDS.items()])
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[Any]:
+        """Names that begin with `incomplete`, else options."""
+        from click.shell_completion import CompletionItem
+        names = [CompletionItem(name, help=row.help) for name, row in COMMANDS.items()
+                 if name.startswith(incomplete)]
+        return [*names, *click.Command.shell_complete(self, ctx, incomplete)]
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command; errors become messages and exit statuses."""
+        try:
+            result = super().invoke(ctx)
+            sys.stdout.flush()
+            return result
+        except ManifestError as error:
+            _fail(ctx, str(error), error.exit_status)
+        except RegionfsError as error:
+            _fail(ctx, f"regionfs: {error}", error.exit_status)
+        except BrokenPipeError:
+            raise  # click ends quietly
+        except OSError as error:
+            _fail(ctx, f"regionfs: {_described(error)}", 1)
+        except KeyboardInterrupt:
+            ctx.exit(INTERRUPTED)
+
+
+def _fail(ctx: click.Context, message: str, exit_status: int) -> NoReturn:
+    click.echo(message, err=True)
+    ctx.exit(exit_status)
+
+
+def _described(error: OSError) -> str:
+    names = " and ".join(str(name) for name in (error.filename, error.filename2) if name is not None)
+    reason = error.strerror or str(error)
+    return f"{names}: {reason}" if names else reason
+
+
+@click.group(
+    cls=Commands,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog="'regionfs COMMAND --help' tells more, with an example.",
+)
+@click.version_option(__version__, "-V", "--version", message="regionfs %(version)s")
+def cli() -> None:
+    """Files made of byte ranges of other files and block devices.
+
+    A YAML manifest says which range lives where; nothing is copied.
+    """
+
+
+def main() -> None:
+    """Run the command line of this process and exit."""
+    try:
+        cli.main(prog_name="regionfs", complete_var="_REGIONFS_COMPLETE")
+    finally:
+        _settle_stdout()
+
+
+def _settle_stdout() -> None:
+    """Python flushes stdout again at exit; what could not be written then was reported before."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
