@@ -1,1 +1,1 @@
-"""Step 1: YAML text <-> Manifest. schema holds the values, load reads, describe writes, edit changes text."""
+"""Step 1: YAML text <-> Manifest. schema holds the values, load reads, describe writes, edit changes."""

@@ -54,7 +54,9 @@ class FileSpec:
     @property
     def permissions(self) -> int:
         """Permission bits of a fixed-size file."""
-        return self.mode if self.mode is not None else (DEFAULT_MODE_RW if self.writable else DEFAULT_MODE_RO)
+        if self.mode is not None:
+            return self.mode
+        return DEFAULT_MODE_RW if self.writable else DEFAULT_MODE_RO
 
 
 @dataclass(frozen=True, slots=True)

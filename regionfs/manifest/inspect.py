@@ -1,0 +1,134 @@
+"""What a source is, seen from outside: its kind, size and identity, or why it cannot serve.
+
+The one place that judges sources. stat(2) comes first and decides; a FIFO, a tape or a socket is never
+opened, so nothing here can block or have an effect on a device. Only a block device is opened, without
+waiting, to find its end. Knows nothing of manifests, and keeps no descriptor.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from regionfs.errors import SourceError
+
+_WHY_NOT = {
+    stat.S_IFDIR: "a directory",
+    stat.S_IFIFO: "a FIFO",
+    stat.S_IFSOCK: "a socket",
+    stat.S_IFCHR: "a character device",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class SourceFacts:
+    """A regular file or block device as it is now."""
+
+    kind: Literal["file", "block"]
+    size: int      # bytes
+    device: int    # st_dev
+    inode: int     # st_ino
+    rdev: int      # st_rdev of a block device, else 0
+    mtime_ns: int
+    ctime_ns: int
+    mode: int      # permission bits
+    uid: int
+    gid: int
+    blocks: int    # 512-byte units allocated; a block device counts as whole
+
+    @property
+    def identity(self) -> tuple[int, ...]:
+        """Equal for two names of the same bytes: a device by its number, a file by its inode."""
+        return (self.rdev,) if self.kind == "block" else (self.device, self.inode)
+
+    @property
+    def stamp(self) -> tuple[int, ...]:
+        """Equal as long as nobody replaced, resized or wrote the source (DESIGN section 4, coherence)."""
+        return (self.device, self.inode, self.rdev, self.size, self.mtime_ns, self.ctime_ns)
+
+
+def inspect_source(path: Path, *, writable: bool = False) -> SourceFacts:
+    """Facts about the regular file or block device at `path`, which this process may read.
+
+    With `writable`, also write. Raises SourceError with a sentence that names the path and the reason.
+    """
+    try:
+        status = path.stat()
+        _check_kind(status, str(path))
+        if not os.access(path, os.R_OK, effective_ids=True):
+            raise SourceError(f"{path} cannot be read: permission denied")
+        if writable:
+            _check_writable(path, status)
+        return _facts(status, _block_size(path) if stat.S_ISBLK(status.st_mode) else status.st_size)
+    except (OSError, ValueError) as error:
+        raise SourceError(_reason(path, error)) from error
+
+
+def inspect_open(fd: int, name: str) -> SourceFacts:
+    """Facts about the source open as `fd`; `name` is for the message. Raises SourceError.
+
+    For whoever opened it after inspect_source: the name may mean another file by then. Moves the
+    position of a block device's descriptor.
+    """
+    try:
+        status = os.fstat(fd)
+        _check_kind(status, name)
+        block = stat.S_ISBLK(status.st_mode)
+        return _facts(status, os.lseek(fd, 0, os.SEEK_END) if block else status.st_size)
+    except OSError as error:
+        raise SourceError(f"{name}: {error.strerror}") from error
+
+
+def _check_kind(status: os.stat_result, name: str) -> None:
+    if not stat.S_ISREG(status.st_mode) and not stat.S_ISBLK(status.st_mode):
+        kind = _WHY_NOT.get(stat.S_IFMT(status.st_mode), "of an unknown type")
+        raise SourceError(f"{name} is {kind}; a source is a regular file or a block device")
+
+
+def _check_writable(path: Path, status: os.stat_result) -> None:
+    if not os.access(path, os.W_OK, effective_ids=True):
+        if stat.S_ISREG(status.st_mode) and os.statvfs(path).f_flag & os.ST_RDONLY:
+            raise SourceError(f"{path} cannot be written: its file system is read-only")
+        raise SourceError(f"{path} cannot be written: permission denied")
+    if stat.S_ISBLK(status.st_mode) and _is_read_only_device(status.st_rdev):
+        raise SourceError(f"{path} cannot be written: the device is read-only")
+
+
+def _is_read_only_device(rdev: int) -> bool:
+    """What blockdev --getro answers, without opening; False where sysfs does not tell."""
+    try:
+        return Path(f"/sys/dev/block/{os.major(rdev)}:{os.minor(rdev)}/ro").read_text().strip() == "1"
+    except OSError:
+        return False
+
+
+def _block_size(path: Path) -> int:
+    fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        return os.lseek(fd, 0, os.SEEK_END)
+    finally:
+        os.close(fd)
+
+
+def _facts(status: os.stat_result, size: int) -> SourceFacts:
+    block = stat.S_ISBLK(status.st_mode)
+    return SourceFacts(
+        kind="block" if block else "file", size=size,
+        device=status.st_dev, inode=status.st_ino, rdev=status.st_rdev if block else 0,
+        mtime_ns=status.st_mtime_ns, ctime_ns=status.st_ctime_ns,
+        mode=stat.S_IMODE(status.st_mode), uid=status.st_uid, gid=status.st_gid,
+        blocks=size // 512 if block else status.st_blocks,
+    )
+
+
+def _reason(path: Path, error: OSError | ValueError) -> str:
+    if isinstance(error, FileNotFoundError):
+        if path.is_symlink():
+            return f"{path} is a symbolic link to {path.readlink()}, which does not exist"
+        return f"{path} does not exist"
+    if isinstance(error, OSError):
+        return f"{path}: {error.strerror}"
+    return f"{str(path)!r} is not a path"

@@ -1,0 +1,137 @@
+"""YAML text -> Manifest, with every problem of the text at once (DESIGN section 3).
+
+Sources are inspected, never opened for their bytes; only `data: {file: ...}` is read. Whatever is
+wrong, a missing or unreadable manifest included, is a ManifestError: the caller handles one class.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from regionfs.manifest.inline import InlineReader
+from regionfs.manifest.parse import Map, Node, Text, parse
+from regionfs.manifest.region import RegionReader
+from regionfs.manifest.report import Reporter, child
+from regionfs.manifest.schema import VERSION, FileSpec, Manifest
+from regionfs.manifest.sources import SourceTable
+from regionfs.manifest.values import describe_node, read_access, read_map, read_mode
+from regionfs.units import format_size
+
+LIMIT = 64 * 2**20  # bytes of a manifest, unless told otherwise
+FILE_KEYS = ("size", "mode", "regions", "whole", "access")
+
+
+def load(path: Path, *, limit: int | None = LIMIT) -> Manifest:
+    """Read the manifest at `path`, at most `limit` bytes of it; None lifts the limits.
+
+    Raises ManifestError with every problem; a file that cannot be read is a problem at line 1.
+    """
+    report = Reporter(str(path))
+    try:
+        with path.open("rb") as stream:
+            size = path.stat().st_size
+            if limit is not None and size > limit:
+                raise report.fatal(1, 1, f"{size} bytes are over the limit of {format_size(limit)}")
+            data = stream.read(-1 if limit is None else limit + 1)
+    except (OSError, ValueError) as error:
+        raise report.fatal(1, 1, f"cannot be read: {getattr(error, 'strerror', None) or error}") from error
+    if limit is not None and len(data) > limit:
+        raise report.fatal(1, 1, f"the text is over the limit of {format_size(limit)}")
+    return _Loader(path, report).load(parse(data, report, bounded=limit is not None))
+
+
+def loads(text: bytes | str, path: Path) -> Manifest:
+    """The manifest in `text`, as if it had been read from `path`, which need not exist.
+
+    Raises ManifestError with every problem.
+    """
+    report = Reporter(str(path))
+    data = text.encode("utf-8", "surrogatepass") if isinstance(text, str) else text
+    return _Loader(path, report).load(parse(data, report))
+
+
+class _Loader:
+    def __init__(self, path: Path, report: Reporter) -> None:
+        self._path = path.absolute()
+        self._report = report
+        self._sources = SourceTable(report, self._path.parent)
+        self._inline = InlineReader(report, self._path.parent)
+
+    def load(self, root: Map) -> Manifest:
+        fields = read_map(self._report, root, "", ("regionfs", "sources", "files")) or {}
+        self._check_version(fields.get("regionfs"), root)
+        if "sources" in fields:
+            self._sources.declare(fields["sources"])
+        files = {}
+        if "files" in fields:
+            files = self._files(fields["files"])
+        else:
+            self._report.problem(root, "", "files is missing")
+        self._report.finish()
+        return Manifest(self._path, self._sources.specs, files)
+
+    def _check_version(self, node: Node | None, root: Map) -> None:
+        if node is None:
+            self._report.problem(root, "", f"regionfs is missing; write regionfs: {VERSION} first")
+        elif not isinstance(node, Text) or node.text != str(VERSION):
+            self._report.problem(node, "regionfs", f"the version is {VERSION}, not {describe_node(node)}")
+
+    def _files(self, node: Node) -> dict[str, FileSpec]:
+        if not isinstance(node, Map):
+            self._report.problem(node, "files", f"paths are wanted here, not {describe_node(node)}")
+            return {}
+        files = {}
+        directories = {name[:slash.start()] for name in node.entries for slash in re.finditer("/", name)}
+        for name, (key, value) in node.entries.items():
+            path = child("files", name)
+            self._check_name(key, path, directories)
+            if spec := self._file(name, value, path):
+                files[name] = spec
+        return files
+
+    def _check_name(self, key: Text, path: str, directories: set[str]) -> None:
+        parts = key.text.split("/")
+        if key.text in directories:
+            self._report.problem(key, path, "this file is also the directory of another")
+        if key.text.startswith("/"):
+            self._report.problem(key, path, "a path inside the mount does not begin with '/'")
+        elif "" in parts or "." in parts or ".." in parts:
+            self._report.problem(key, path, "a path inside the mount has no empty, '.' or '..' part")
+        if "\0" in key.text:
+            self._report.problem(key, path, "a path cannot hold a NUL character")
+        if any(len(part.encode("utf-8", "replace")) > 255 for part in parts):
+            self._report.problem(key, path, "a part of this path is longer than 255 bytes")
+
+    def _file(self, name: str, node: Node, path: str) -> FileSpec | None:
+        fields = read_map(self._report, node, path, FILE_KEYS)
+        if fields is None:
+            return None
+        if ("regions" in fields) == ("whole" in fields):
+            both = "both" if "whole" in fields else "neither"
+            self._report.problem(node, path, f"a file has either regions or whole; here {both}")
+            return None
+        if "whole" in fields:
+            return self._whole(name, fields, path)
+        mode = read_mode(self._report, fields["mode"], child(path, "mode")) if "mode" in fields else None
+        if "access" in fields:
+            where = child(path, "access")
+            self._report.problem(fields["access"], where, "access is for whole or for a region")
+        reader = RegionReader(self._report, self._sources, self._inline, child(path, "regions"))
+        regions = reader.read(fields["regions"], fields.get("size"), child(path, "size"))
+        if regions is None:
+            return None
+        return FileSpec(name, regions, writable=regions.writable, mode=mode)
+
+    def _whole(self, name: str, fields: dict[str, Node], path: str) -> FileSpec | None:
+        for key in ("size", "mode"):
+            if key in fields:
+                self._report.problem(fields[key], child(path, key), f"a whole file has its source's {key}")
+        source = self._sources.use(fields["whole"], child(path, "whole"))
+        where = child(path, "access")
+        writable = read_access(self._report, fields["access"], where) if "access" in fields else False
+        if source is None or writable is None:
+            return None
+        if writable:
+            self._sources.check_writable(source, fields["access"], where)
+        return FileSpec(name, whole=source, writable=writable)

@@ -1,0 +1,69 @@
+"""Problems of one manifest, gathered with their place. Knows the forms of a place, not what is wrong."""
+
+from __future__ import annotations
+
+import re
+from typing import Protocol
+
+from regionfs.errors import ManifestError, Problem
+
+MAX_PROBLEMS = 1000  # after which the rest is noise
+
+_WORD = re.compile(r"[A-Za-z_][A-Za-z0-9_-]*")
+
+
+class Placed(Protocol):
+    """Anything with a line and a column that count from 1."""
+
+    @property
+    def line(self) -> int: ...
+    @property
+    def column(self) -> int: ...
+
+
+class Reporter:
+    """Collects problems in any order; `finish` raises them in the order of the text."""
+
+    def __init__(self, file: str) -> None:
+        self.file = file
+        self._problems: list[Problem] = []
+        self._silent: set[tuple[int, int]] = set()
+
+    def problem(self, place: Placed, path: str, message: str) -> None:
+        """Note one problem. Raises ManifestError when there are too many to be of use."""
+        if (place.line, place.column) in self._silent:
+            return
+        self._problems.append(Problem(self.file, place.line, place.column, path, message))
+        if len(self._problems) == MAX_PROBLEMS:
+            raise ManifestError([*self._sorted(), Problem(
+                self.file, place.line, place.column, "", f"stopped after {MAX_PROBLEMS} problems")])
+
+    def silence(self, line: int, column: int) -> None:
+        """Say nothing more about this place: what stands there is not what was written."""
+        self._silent.add((line, column))
+
+    def fatal(self, line: int, column: int, message: str, path: str = "") -> ManifestError:
+        """The error to raise when nothing after this place can be read."""
+        return ManifestError([*self._sorted(), Problem(self.file, line, column, path, message)])
+
+    def finish(self) -> None:
+        """Raise ManifestError if there was any problem."""
+        if self._problems:
+            raise ManifestError(self._sorted())
+
+    def _sorted(self) -> list[Problem]:
+        return sorted(self._problems, key=lambda problem: (problem.line, problem.column))
+
+
+def child(path: str, key: str) -> str:
+    """The path of what lies under `key`: 'files["vm/disk.img"]', 'sources.root'."""
+    if not _WORD.fullmatch(key):
+        shown = clip(key).replace("\\", "\\\\").replace('"', '\\"')
+        return f'{path}["{shown}"]'
+    return f"{path}.{clip(key)}" if path else clip(key)
+
+
+def clip(text: str) -> str:
+    """`text` for a message: one line, at most 60 characters."""
+    text = text if len(text) <= 60 else text[:57] + "..."
+    return text if text.isprintable() else repr(text)[1:-1]

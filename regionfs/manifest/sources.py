@@ -1,0 +1,103 @@
+"""The sources of one manifest: names and paths -> SourceSpec, each inspected once and blamed once.
+
+A word after `source` or `whole` is a name where `sources` declares it, else a path. Knows nothing of
+regions.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from regionfs.errors import SourceError
+from regionfs.manifest.inspect import SourceFacts, inspect_source
+from regionfs.manifest.parse import Map, Node, Text
+from regionfs.manifest.report import Reporter, child
+from regionfs.manifest.schema import SourceSpec
+from regionfs.manifest.values import describe_node, nearest, read_map, read_path, read_size
+
+
+class SourceTable:
+    """Resolves what regions refer to. A source that fails is reported where it first appears."""
+
+    def __init__(self, report: Reporter, directory: Path) -> None:
+        self._report = report
+        self._directory = directory
+        self._facts: dict[str, SourceFacts | None] = {}
+        self._writable: dict[str, bool] = {}
+        self.specs: dict[str, SourceSpec] = {}
+
+    def declare(self, node: Node) -> None:
+        """Take in the `sources` mapping."""
+        if not isinstance(node, Map):
+            self._report.problem(node, "sources", f"names are wanted here, not {describe_node(node)}")
+            return
+        for name, (key, value) in node.entries.items():
+            path = child("sources", name)
+            if not name or "/" in name or "\0" in name:
+                self._report.problem(key, path, "a source's name is a word without '/'")
+            self._declare_one(name, value, path)
+
+    def _declare_one(self, name: str, node: Node, path: str) -> None:
+        self._facts[name] = None
+        where, pin = node, None
+        if not isinstance(node, Text):
+            fields = read_map(self._report, node, path, ("path", "size"))
+            if fields is None:
+                return
+            if "path" not in fields:
+                self._report.problem(node, path, "path is missing")
+                return
+            where, pin = fields["path"], fields.get("size")
+            path = child(path, "path")
+        written = read_path(self._report, where, path)
+        size = None
+        if pin is not None:
+            size = read_size(self._report, pin, child(child("sources", name), "size"))
+        if written is None or (pin is not None and size is None):
+            return
+        spec = SourceSpec(name, self._directory / written, size, named=True)
+        self.specs[name] = spec
+        facts = self._inspect(spec, where, path)
+        if facts is not None and size is not None and facts.size != size:
+            assert pin is not None
+            self._report.problem(pin, child(child("sources", name), "size"),
+                                 f"{written} has {facts.size} bytes, not {size}")
+            self._facts[name] = None
+
+    def use(self, node: Node, path: str) -> str | None:
+        """The key of the source that `node` names, or None if it cannot serve."""
+        word = read_path(self._report, node, path)
+        if word is None:
+            return None
+        if word not in self._facts:
+            self.specs[word] = spec = SourceSpec(word, self._directory / word)
+            self._inspect(spec, node, path)
+        return word if self._facts[word] is not None else None
+
+    def size(self, key: str) -> int:
+        """Bytes of a source that `use` returned."""
+        facts = self._facts[key]
+        assert facts is not None
+        return facts.size
+
+    def check_writable(self, key: str, node: Node, path: str) -> bool:
+        """Whether a source that `use` returned can be written; reported where it is first asked."""
+        if key not in self._writable:
+            try:
+                inspect_source(self.specs[key].path, writable=True)
+                self._writable[key] = True
+            except SourceError as error:
+                self._report.problem(node, path, str(error))
+                self._writable[key] = False
+        return self._writable[key]
+
+    def _inspect(self, spec: SourceSpec, node: Node, path: str) -> SourceFacts | None:
+        try:
+            self._facts[spec.key] = inspect_source(spec.path)
+        except SourceError as error:
+            self._facts[spec.key] = None
+            names = [key for key, known in self.specs.items() if known.named]
+            near = nearest(spec.key, names) if not spec.named and "/" not in spec.key else None
+            hint = f"; did you mean the source {near}?" if near else ""
+            self._report.problem(node, path, f"{error}{hint}")
+        return self._facts[spec.key]
