@@ -11,14 +11,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from enum import StrEnum
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 from regionfs.errors import RegionfsError, UsageError
+from regionfs.manifest.inspect import SourceFacts
 from regionfs.manifest.schema import FileSpec, Manifest
 from regionfs.modes import shapes
-
-if TYPE_CHECKING:
-    from regionfs.manifest.inspect import SourceFacts
 
 
 class Mode(StrEnum):
@@ -80,8 +78,9 @@ def choose_all(manifest: Manifest, facts: Mapping[str, SourceFacts], kernel: Ker
 
     `facts` is keyed as Manifest.sources; a source that could not be inspected is left out of it.
     """
-    sharing = shapes.Sharing.of(manifest.files.values(), facts)
-    choices = {path: choose(file, facts, kernel, allowed, sharing) for path, file in manifest.files.items()}
+    neighbours = shapes.Neighbours.of(manifest.files.values(), facts)
+    choices = {path: choose(file, facts, kernel, allowed, neighbours)
+               for path, file in manifest.files.items()}
     refused = {path: choice.reason for path, choice in choices.items() if choice.mode not in allowed}
     if refused:
         raise ModeError(allowed, refused)
@@ -89,17 +88,17 @@ def choose_all(manifest: Manifest, facts: Mapping[str, SourceFacts], kernel: Ker
 
 
 def choose(file: FileSpec, facts: Mapping[str, SourceFacts], kernel: Kernel,
-           allowed: Sequence[Mode] = DEFAULT_ORDER, sharing: shapes.Sharing | None = None) -> Choice:
+           allowed: Sequence[Mode] = DEFAULT_ORDER, neighbours: shapes.Neighbours | None = None) -> Choice:
     """The first mode of `allowed` that fits, else userspace, whether allowed or not: choose_all objects.
 
-    `sharing` describes the whole mount; without it the file is taken to be the only one.
+    `neighbours` describes the whole mount; without it the file is taken to be the only one.
     """
-    sharing = sharing if sharing is not None else shapes.Sharing.of([file], facts)
+    neighbours = neighbours if neighbours is not None else shapes.Neighbours.of([file], facts)
     objections: dict[Mode, str] = {}
     for mode in allowed:
         if mode is Mode.USERSPACE:
             break
-        objections[mode] = _objection(mode, file, facts, kernel, sharing)
+        objections[mode] = _objection(mode, file, facts, kernel, neighbours)
         if not objections[mode]:
             return Choice(mode, _praise(mode, file))
     suggested = _suggested(file, facts)
@@ -134,18 +133,18 @@ def _suggested(file: FileSpec, facts: Mapping[str, SourceFacts]) -> Mode:
 
 
 def _objection(mode: Mode, file: FileSpec, facts: Mapping[str, SourceFacts], kernel: Kernel,
-               sharing: shapes.Sharing) -> str:
+               neighbours: shapes.Neighbours) -> str:
     """Why `mode` cannot serve `file`; empty when it can. The file comes before the machine."""
     if lost := next((key for key in file.sources if key not in facts), None):
         return f"{lost} could not be inspected"
-    shape = _SHAPES[mode](file, facts, sharing)
+    shape = _SHAPES[mode](file, facts, neighbours)
     if shape:
         return shape
     ability: Ability = getattr(kernel, mode)
     return "" if ability.available else ability.reason
 
 
-_SHAPES: dict[Mode, Callable[[FileSpec, Mapping[str, SourceFacts], shapes.Sharing], str]] = {
+_SHAPES: dict[Mode, Callable[[FileSpec, Mapping[str, SourceFacts], shapes.Neighbours], str]] = {
     Mode.PASSTHROUGH: shapes.passthrough,
     Mode.COMPOSED: shapes.composed,
     Mode.IOMAP: shapes.iomap,

@@ -1,9 +1,9 @@
 """The EROFS image writer: a read-only region map -> the metadata of a file that the kernel reads by itself.
 
 One image holds one file, `f`. Its chunk index points into the sources, which EROFS calls devices; a chunk
-that no single source holds whole (a border between regions, inline data, a tail that ends inside a block)
-is copied into the image, EROFS's device 0. Describe, then do: measure() chooses block and chunk, layout()
-writes the plan down as a chunk index and a list of ranges to copy, assemble() yields the bytes.
+that no single source holds whole is copied into the image, EROFS's device 0. Describe, then do: geometry
+chooses block and chunk, layout() writes the plan down as a chunk index and a list of ranges to copy,
+assemble() yields the bytes.
 
 Pure: knows the on-disk format (KERNEL.md section 3, fs/erofs/erofs_fs.h) and no descriptors; the bytes to
 copy come from the caller's read function. Each number of the format stands here and nowhere else.
@@ -11,114 +11,162 @@ copy come from the caller's read function. Each number of the format stands here
 
 from __future__ import annotations
 
+import sys
 from array import array
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from struct import Struct
 
-from regionfs.plan import Mapping, plan_read
+from regionfs.errors import SourceError
+from regionfs.modes.geometry import NO_BLOCK, Geometry, last_chunk, runs
 from regionfs.regions import Kind, RegionMap
-from regionfs.units import human_size
+from regionfs.units import align_up
 
-BLOCKS = (4096, 2048, 1024, 512)  # bytes; blkszbits 12..9, the best first
-INDEX_LIMIT = 64 << 20            # bytes of chunk index, held in kernel memory
-COPY_LIMIT = 64 << 20             # bytes copied into one image
-MAX_DEVICES = 0xFFFF              # device ids are u16, and 0 is the image
-NAME = "f"                        # the one file of an image
+NAME = "f"        # the one file of an image
+_PIECE = 1 << 20  # bytes read at once while copying
 
-_MAX_CHUNK_SHIFT = 31             # i_u: chunkbits minus blkszbits in 5 bits
-_NO_BLOCK = 0xFFFFFFFF            # start block of a hole; real ones are smaller
-_PIECE = 1 << 20                  # bytes read at once while copying
+# struct erofs_super_block, fs/erofs/erofs_fs.h: at byte 1024
+_SUPER_OFFSET = 1024
+_SUPER = Struct("<III BBH QQI III 16s16s I HHH BB I Q B 23x".replace(" ", ""))
+_MAGIC = 0xE0F5E1E2
+_INCOMPAT = 0x4 | 0x8  # CHUNKED_FILE | DEVICE_TABLE
+# struct erofs_deviceslot
+_DEVICE = Struct("<64sII56x")  # tag, blocks, mapped_blkaddr
+# struct erofs_inode_extended; its address is meta_blkaddr * block + nid * 32
+_INODE = Struct("<HHH2xQIIIIQII16x")  # format, xattrs, mode, size, u, ino, uid, gid, mtime, nsec, nlink
+_NID = 32
+_INLINE, _CHUNKED = 1 | 2 << 1, 1 | 4 << 1  # i_format: extended, and the layout
+_HAS_INDEXES = 0x20                         # i_u of a chunked file, above the chunk's 5 bits
+# struct erofs_dirent, then the names
+_DIRENT = Struct("<QHBx")  # nid, name offset, file type
+_FILE, _DIRECTORY = 1, 2   # file types
+# struct erofs_inode_chunk_index as one little-endian u64: advise u16, device u16, start block u32
+_HOLE = NO_BLOCK << 32
+_ROOT_ROOM = 128           # bytes for the root's inode and its entries: never across a block
 
 
 @dataclass(frozen=True, slots=True)
-class Geometry:
-    """How a region map fits EROFS: block and chunk in bytes, and what they cost."""
+class Layout:
+    """An image described: everything but the copied bytes."""
 
-    block: int   # bytes; 0 where starts and source offsets do not agree modulo 512
-    chunk: int   # bytes, a power of two
-    index: int   # bytes of chunk index
-    copied: int  # bytes copied into the image
-    reach: int   # bytes; the furthest end of a mapping in its source
+    size: int                            # bytes of the composite file
+    block: int                           # bytes
+    chunk: int                           # bytes
+    devices: tuple[str, ...]             # source keys; device ids count from 1 in this order
+    blocks: tuple[int, ...]              # of each device, as far as the file reaches into it
+    index: array[int]                    # one u64 a chunk
+    copied: tuple[tuple[int, int], ...]  # (offset, length) in the composite file, in the image's order
 
     @property
-    def objection(self) -> str:
-        """Why EROFS cannot hold the map, as a sentence; empty when it can."""
-        blocks = f"{self.block}-byte blocks"
-        if not self.block:
-            return f"a region's start and source offset differ modulo {BLOCKS[-1]}"
-        if self.index > INDEX_LIMIT:
-            return (f"its chunk index would take {human_size(self.index)}, over the limit of "
-                    f"{human_size(INDEX_LIMIT)}: its borders lie on {blocks}")
-        if self.copied > COPY_LIMIT:
-            return (f"{human_size(self.copied)} would have to be copied (inline data, borders inside "
-                    f"{blocks}), over the limit of {human_size(COPY_LIMIT)}")
-        if self.reach > _NO_BLOCK * self.block:
-            return (f"it reaches {human_size(self.reach)} into a source, over the "
-                    f"{human_size(_NO_BLOCK * self.block)} that {blocks} can number")
-        return ""
+    def data(self) -> int:
+        """Where the copied chunks begin in the image, in bytes."""
+        return _data_start(len(self.devices), len(self.index), self.block)
 
 
-def measure(regions: RegionMap) -> Geometry:
-    """The largest block that all starts and source offsets agree with, and the cheapest chunk.
+def layout(regions: RegionMap, geometry: Geometry) -> Layout:
+    """Write the plan down: a chunk inside one run points there, every other one is copied.
 
-    A larger chunk halves the index and copies more: copying never shrinks with the chunk, so the search
-    ends where it alone costs more than the best so far.
+    `geometry` is measure()'s, without an objection.
     """
-    disagreement, reach = 0, 0
-    starts, ends = array("q"), array("q")
-    for run in _runs(regions):
-        if run.kind is Kind.SOURCE:
-            disagreement |= run.address - run.offset
-            reach = max(reach, run.address + run.length)
-        if run.kind is not Kind.DATA:
-            starts.append(run.offset)
-            ends.append(run.end)
-    block = next((size for size in BLOCKS if disagreement % size == 0), 0)
-    if not block:
-        return Geometry(0, 0, 0, 0, reach)
-    best = None
-    for shift in range(_MAX_CHUNK_SHIFT + 1):
-        candidate = _price(regions.size, starts, ends, block, block << shift, reach)
-        if best is not None and candidate.copied > best.index + best.copied:
-            break
-        if best is None or candidate.index + candidate.copied < best.index + best.copied:
-            best = candidate
-        if candidate.chunk >= regions.size:
-            break
-    assert best is not None
-    return best
-
-
-def _price(size: int, starts: array[int], ends: array[int], block: int, chunk: int, reach: int) -> Geometry:
-    """What `chunk` costs; [starts, ends) are the runs that need no copying inside."""
+    size, block, chunk = regions.size, geometry.block, geometry.chunk
     count = -(-size // chunk)
-    kept = sum(max(0, _last(end, size, block, chunk) - -(-start // chunk))
-               for start, end in zip(starts, ends, strict=True))
-    return Geometry(block, chunk, 8 * count, (count - kept) * chunk, reach)
+    device = {key: number for number, key in enumerate(regions.names, 1)}
+    reach = dict.fromkeys(device, 0)
+    table = array("Q")
+    copied: list[tuple[int, int]] = []
+    spare = _data_start(len(device), count, block)  # where the next copied chunk goes
 
+    def copy_until(stop: int) -> None:
+        nonlocal spare
+        if len(table) < stop:
+            start, end = len(table) * chunk, min(stop * chunk, size)
+            copied.append((start, end - start))
+            table.extend(_entries(0, spare // block, stop - len(table), chunk // block))
+            spare += align_up(end - start, block)
 
-def _last(end: int, size: int, block: int, chunk: int) -> int:
-    """The chunk after the last whole one before `end`; a file may end inside a chunk, not in a block."""
-    return -(-end // chunk) if end == size and size % block == 0 else end // chunk
-
-
-def _runs(regions: RegionMap) -> Iterator[Mapping]:
-    """The plan of the whole file with neighbours that continue each other made one."""
-    run: Mapping | None = None
-    for mapping in plan_read(regions, 0, regions.size):
-        if run is not None and _continues(run, mapping):
-            run = run._replace(length=run.length + mapping.length)
+    for run in runs(regions):
+        if run.kind is Kind.DATA:
             continue
-        if run is not None:
-            yield run
-        run = mapping
-    if run is not None:
-        yield run
+        first, stop = -(-run.offset // chunk), last_chunk(run.end, size, block, chunk)
+        if first >= stop:
+            continue
+        copy_until(first)
+        if run.kind is Kind.HOLE:
+            table.extend(array("Q", (_HOLE,)) * (stop - first))
+            continue
+        start = run.address + first * chunk - run.offset
+        table.extend(_entries(device[run.source], start // block, stop - first, chunk // block))
+        reach[run.source] = max(reach[run.source], run.address + run.length)
+    copy_until(count)
+    return Layout(size, block, chunk, tuple(device), tuple(-(-end // block) for end in reach.values()),
+                  table, tuple(copied))
 
 
-def _continues(run: Mapping, mapping: Mapping) -> bool:
-    if run.kind is not mapping.kind:
-        return False
-    if run.kind is Kind.SOURCE:
-        return run.source == mapping.source and run.address + run.length == mapping.address
-    return run.kind is Kind.HOLE
+def _entries(device: int, start: int, count: int, step: int) -> array[int]:
+    """Chunk indexes of `count` chunks of `step` blocks each, from block `start` of `device` on."""
+    first = start << 32 | device << 16
+    return array("Q", range(first, first + (count * step << 32), step << 32))
+
+
+def _data_start(devices: int, chunks: int, block: int) -> int:
+    return align_up(_root(devices) + _ROOT_ROOM + _INODE.size + 8 * chunks, block)
+
+
+def _root(devices: int) -> int:
+    """Where the root's inode lies: after the superblock and the device table."""
+    return _SUPER_OFFSET + _SUPER.size + devices * _DEVICE.size
+
+
+def assemble(image: Layout, read: Callable[[int, int], bytes]) -> Iterator[bytes]:
+    """The image's bytes, piece by piece; `read(offset, length)` gives bytes of the composite file.
+
+    Raises SourceError when `read` answers short.
+    """
+    yield _metadata(image)
+    for offset, length in image.copied:
+        for start in range(offset, offset + length, _PIECE):
+            wanted = min(_PIECE, offset + length - start)
+            piece = read(start, wanted)
+            if len(piece) != wanted:
+                raise SourceError(f"only {len(piece)} of {wanted} bytes at {start} of the composite file")
+            yield piece
+        yield bytes(-length % image.block)
+
+
+def _metadata(image: Layout) -> bytes:
+    """Superblock, device table, root, the file's inode and its chunk index, padded to a block."""
+    root = _root(len(image.devices))
+    meta = max(0, root // image.block - 1)  # the block that nids count from; no nid is 0
+    root_nid = (root - meta * image.block) // _NID
+    file_nid = root_nid + _ROOT_ROOM // _NID
+    bits = image.block.bit_length() - 1
+    total = (image.data + sum(align_up(length, image.block) for _, length in image.copied)) // image.block
+    super_block = _SUPER.pack(_MAGIC, 0, 0, bits, 0, root_nid, 2, 0, 0, total, meta, 0, bytes(16),
+                              b"regionfs", _INCOMPAT, 0, len(image.devices),
+                              (_SUPER_OFFSET + _SUPER.size) // _DEVICE.size, 0, 0, 0, 0, 0)
+    names = _directory(root_nid, file_nid)
+    chunk_bits = (image.chunk // image.block).bit_length() - 1
+    directory = _INODE.pack(_INLINE, 0, 0o040555, len(names), NO_BLOCK, 1, 0, 0, 0, 0, 2) + names
+    parts = [
+        bytes(_SUPER_OFFSET), super_block,
+        *(_DEVICE.pack(b"", blocks, 0) for blocks in image.blocks),
+        directory.ljust(_ROOT_ROOM, b"\0"),
+        _INODE.pack(_CHUNKED, 0, 0o100444, image.size, _HAS_INDEXES | chunk_bits, 2, 0, 0, 0, 0, 1),
+        _little_endian(image.index),
+    ]
+    return b"".join(parts).ljust(image.data, b"\0")
+
+
+def _directory(root_nid: int, file_nid: int) -> bytes:
+    """The root's entries, sorted by name, and the names after them."""
+    table = b"".join((
+        _DIRENT.pack(root_nid, 36, _DIRECTORY), _DIRENT.pack(root_nid, 37, _DIRECTORY),
+        _DIRENT.pack(file_nid, 39, _FILE)))
+    return table + b"." + b".." + NAME.encode()
+
+
+def _little_endian(index: array[int]) -> bytes:
+    if sys.byteorder == "big":
+        index = index[:]
+        index.byteswap()
+    return index.tobytes()

@@ -7,52 +7,48 @@ Coherence, for a source that any file of the mount may write:
 - composed and iomap files keep pages of their own: they never show it beside its writer;
 - passthrough files share the source's own pages: they agree with each other and with pread/pwrite;
 - a passthrough writer goes past the daemon, so every file that shows its source must be passthrough too.
-A source is known by device and inode, not by key: two keys may name one file.
+A source is known by its identity, not by its key: two keys may name one file.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
+from regionfs.manifest.inspect import SourceFacts
 from regionfs.manifest.schema import FileSpec
-from regionfs.modes import erofs
+from regionfs.modes.geometry import MAX_DEVICES, measure
 from regionfs.regions import Kind, Region, RegionMap
 
-if TYPE_CHECKING:
-    from regionfs.manifest.inspect import SourceFacts
-
-Identity = tuple[int, int]  # device and inode of a source
+Identity = tuple[int, ...]  # SourceFacts.identity
 SECTOR = 512                # bytes; no kernel mode maps anything finer
 
 
 @dataclass(frozen=True, slots=True)
-class Sharing:
+class Neighbours:
     """Who shows and who writes the sources of one mount."""
 
-    written: Mapping[Identity, str]            # sources that a file maps rw -> one such file
-    mapped: Mapping[Identity, tuple[str, ...]]  # sources -> files that cannot be passthrough over them
-    shown: Mapping[Identity, tuple[str, ...]]   # sources -> all files that show them
+    written: Mapping[Identity, str]           # sources that a file maps rw -> one such file
+    mapped: Mapping[Identity, Sequence[str]]  # sources -> files that cannot be passthrough over them
+    shown: Mapping[Identity, Sequence[str]]   # sources -> all files that show them
 
     @staticmethod
-    def of(files: Iterable[FileSpec], facts: Mapping[str, SourceFacts]) -> Sharing:
+    def of(files: Iterable[FileSpec], facts: Mapping[str, SourceFacts]) -> Neighbours:
         """Gather it from every file of the mount; sources without facts are left out."""
         written: dict[Identity, str] = {}
-        mapped: dict[Identity, tuple[str, ...]] = {}
-        shown: dict[Identity, tuple[str, ...]] = {}
+        mapped: dict[Identity, list[str]] = {}
+        shown: dict[Identity, list[str]] = {}
         for file in files:
-            rw = _written(file)
-            for identity in sorted({_identity(facts[key]) for key in rw if key in facts}):
-                written.setdefault(identity, file.path)
-            for identity in sorted({_identity(facts[key]) for key in file.sources if key in facts}):
-                shown[identity] = (*shown.get(identity, ()), file.path)
+            for key in sorted(file.rw_sources & facts.keys()):
+                written.setdefault(facts[key].identity, file.path)
+            for identity in {facts[key].identity for key in file.sources if key in facts}:
+                shown.setdefault(identity, []).append(file.path)
                 if single(file, facts) is None:
-                    mapped[identity] = (*mapped.get(identity, ()), file.path)
-        return Sharing(written, mapped, shown)
+                    mapped.setdefault(identity, []).append(file.path)
+        return Neighbours(written, mapped, shown)
 
 
-def passthrough(file: FileSpec, facts: Mapping[str, SourceFacts], sharing: Sharing) -> str:
+def passthrough(file: FileSpec, facts: Mapping[str, SourceFacts], neighbours: Neighbours) -> str:
     """Why the kernel cannot pass the file through to one source; empty when it can."""
     key = single(file, facts)
     if key is None:
@@ -61,12 +57,12 @@ def passthrough(file: FileSpec, facts: Mapping[str, SourceFacts], sharing: Shari
         return "it is not exactly one whole source"
     if facts[key].kind == "block":
         return f"{key} is a block device, and only regular files can be passed through"
-    if file.writable and (others := _others(file, sharing.mapped, facts, (key,))):
+    if file.writable and (others := _others(file, neighbours.mapped, facts, (key,))):
         return f"its bytes are also shown by {others}, which the kernel caches apart"
     return ""
 
 
-def composed(file: FileSpec, facts: Mapping[str, SourceFacts], sharing: Sharing) -> str:
+def composed(file: FileSpec, facts: Mapping[str, SourceFacts], neighbours: Neighbours) -> str:
     """Why the file cannot be read through a detached EROFS; empty when it can."""
     regions = file.regions
     if regions is None:
@@ -85,15 +81,15 @@ def composed(file: FileSpec, facts: Mapping[str, SourceFacts], sharing: Sharing)
             return f"{where} lies on the block device {region.source}, not on a regular file"
         if region.shift % SECTOR:
             return f"{where} starts at {region.start}, {_misfit(region)}"
-    if writer := next((sharing.written[identity] for key in file.sources
-                       if (identity := _identity(facts[key])) in sharing.written), ""):
+    identities = [facts[key].identity for key in file.sources]
+    if writer := next((neighbours.written[one] for one in identities if one in neighbours.written), ""):
         return f"its bytes can be written through {writer}, and a composed file would not see that"
-    if len(file.sources) > erofs.MAX_DEVICES:
-        return f"it has {len(file.sources)} sources, over the limit of {erofs.MAX_DEVICES}"
-    return erofs.measure(regions).objection
+    if len(file.sources) > MAX_DEVICES:
+        return f"it has {len(file.sources)} sources, over the limit of {MAX_DEVICES}"
+    return measure(regions).objection
 
 
-def iomap(file: FileSpec, facts: Mapping[str, SourceFacts], sharing: Sharing) -> str:
+def iomap(file: FileSpec, facts: Mapping[str, SourceFacts], neighbours: Neighbours) -> str:
     """Why the kernel cannot be told the file's mappings; empty when it can."""
     if not file.sources:
         return "it has no source region"
@@ -102,14 +98,29 @@ def iomap(file: FileSpec, facts: Mapping[str, SourceFacts], sharing: Sharing) ->
     if misfit := _off_block(file.regions, SECTOR) if file.regions is not None else "":
         return misfit
     for key in file.sources:
-        identity = _identity(facts[key])
-        if identity in sharing.written and (others := _others(file, sharing.shown, facts, (key,))):
+        identity = facts[key].identity
+        if identity in neighbours.written and (others := _others(file, neighbours.shown, facts, (key,))):
             return f"its bytes are also shown by {others}, which the kernel caches apart"
+    if file.writable and file.regions is not None and (doubled := _doubled(file.regions, facts)):
+        return f"it shows the same bytes of {doubled} twice, which the kernel caches apart"
+    return ""
+
+
+def _doubled(regions: RegionMap, facts: Mapping[str, SourceFacts]) -> str:
+    """A source of which the map shows some byte twice; empty without one."""
+    ends: dict[Identity, int] = {}
+    for region in sorted((region for region in regions if region.source), key=lambda region: region.offset):
+        identity = facts[region.source].identity
+        if region.offset < ends.get(identity, 0):
+            return region.source
+        ends[identity] = region.offset + region.length
     return ""
 
 
 def _off_block(regions: RegionMap, block: int) -> str:
     """The first region that iomap cannot show on `block`-byte blocks."""
+    if regions.size % block:
+        return f"its size {regions.size} is not a multiple of {block}"
     for number, region in enumerate(regions, 1):
         if region.kind not in (Kind.SOURCE, Kind.HOLE):
             return f"region {number} is of kind {region.kind}, and fuse-iomap only has holes and devices"
@@ -143,21 +154,8 @@ def single(file: FileSpec, facts: Mapping[str, SourceFacts]) -> str | None:
     return region.source if exact else None
 
 
-def _written(file: FileSpec) -> set[str]:
-    """Keys of the sources that the file may write."""
-    if not file.writable:
-        return set()
-    if file.whole is not None or file.regions is None:
-        return set(file.sources)
-    return {region.source for region in file.regions if region.writable}
-
-
-def _others(file: FileSpec, shown: Mapping[Identity, tuple[str, ...]], facts: Mapping[str, SourceFacts],
+def _others(file: FileSpec, shown: Mapping[Identity, Sequence[str]], facts: Mapping[str, SourceFacts],
             keys: Iterable[str]) -> str:
     """The first other file of `shown` over the same sources; empty without one."""
-    paths = (path for key in keys for path in shown.get(_identity(facts[key]), ()))
+    paths = (path for key in keys for path in shown.get(facts[key].identity, ()))
     return next((path for path in paths if path != file.path), "")
-
-
-def _identity(facts: SourceFacts) -> Identity:
-    return (facts.device, facts.inode)

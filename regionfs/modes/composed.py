@@ -1,0 +1,145 @@
+"""Composed mode: a read-only map becomes a file that the kernel reads alone.
+
+compose() writes the EROFS image of a region map (erofs), mounts it detached over exactly the descriptors
+it was given, and returns a descriptor of the one file in it. Nothing appears in /proc/mounts and nothing
+stays on disk: the mount ends when the last user of the file closes it. Knows the mount system calls; does
+not know who reads the file, nor when it must be composed again.
+
+Linux 6.12 or newer with file-backed EROFS; CAP_SYS_ADMIN; sources are regular files on a file system that
+reads pages into the page cache (not tmpfs). Anything else ends in a ComposeError.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import os
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import ClassVar
+
+from regionfs.errors import MountError
+from regionfs.modes.erofs import NAME, Layout, assemble, layout
+from regionfs.modes.geometry import measure
+from regionfs.regions import RegionMap
+
+# asm-generic/unistd.h and x86 agree
+_FSOPEN, _FSCONFIG, _FSMOUNT = 430, 431, 432
+_FSOPEN_CLOEXEC = _FSMOUNT_CLOEXEC = 1
+# enum fsconfig_command, linux/mount.h
+_SET_FLAG, _SET_STRING, _CMD_CREATE = 0, 1, 6
+_ATTRIBUTES = 0x1 | 0x2 | 0x4 | 0x8  # MOUNT_ATTR_RDONLY | NOSUID | NODEV | NOEXEC
+_LOG_LINE = 4096                     # bytes; one message of a file system context
+
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+class ComposeError(MountError):
+    """The kernel or the map refuses; `code` is the errno, the message carries the kernel's own words."""
+
+    exit_status: ClassVar[int] = 1
+
+    def __init__(self, message: str, cause: OSError | None = None) -> None:
+        super().__init__(message)
+        self.code = errno.EINVAL if cause is None or cause.errno is None else cause.errno
+
+
+def compose(regions: RegionMap, devices: Mapping[str, int], read: Callable[[int, int], bytes],
+            runtime: Path) -> int:
+    """A descriptor (read-only, close-on-exec) of a file with the bytes of `regions`; the caller closes it.
+
+    `devices` maps source keys to open descriptors of regular files, which may be closed afterwards.
+    `read(offset, length)` gives bytes of the composite file, for the few that are copied. `runtime` is a
+    private directory on a disk file system; the image is in it for as long as the call takes. Raises
+    ComposeError when the map or the machine cannot, SourceError when `read` answers short.
+    """
+    geometry = measure(regions)
+    if geometry.objection:
+        raise ComposeError(geometry.objection)
+    described = layout(regions, geometry)
+    try:
+        image = _write(described, read, runtime)
+    except OSError as error:
+        raise ComposeError(f"{runtime} holds no image: {error.strerror}", error) from error
+    try:
+        return _open_inside(image, [devices[key] for key in described.devices])
+    finally:
+        os.close(image)
+
+
+def _write(described: Layout, read: Callable[[int, int], bytes], runtime: Path) -> int:
+    """The image as an unnamed file in `runtime`: a descriptor whose pages are in the page cache."""
+    image = os.open(runtime, os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, 0o600)
+    try:
+        for piece in assemble(described, read):
+            view = memoryview(piece)
+            while view:
+                view = view[os.write(image, view):]
+        return image
+    except BaseException:
+        os.close(image)
+        raise
+
+
+def _open_inside(image: int, devices: Sequence[int]) -> int:
+    """Mount the image detached over the devices and open its file."""
+    mount = _mount(image, devices)
+    try:
+        return os.open(NAME, os.O_RDONLY | os.O_CLOEXEC, dir_fd=mount)
+    except OSError as error:
+        raise ComposeError(f"the composed file does not open: {error.strerror}", error) from error
+    finally:
+        os.close(mount)
+
+
+def _mount(image: int, devices: Sequence[int]) -> int:
+    """A descriptor of the detached mount."""
+    try:
+        context = _call("fsopen", _FSOPEN, b"erofs", _FSOPEN_CLOEXEC)
+    except OSError as error:
+        raise ComposeError(str(error.strerror), error) from error
+    try:
+        _configure(context, _SET_STRING, b"source", _path(image))
+        for device in devices:
+            _configure(context, _SET_STRING, b"device", _path(device))
+        _configure(context, _SET_FLAG, b"ro", None)
+        _configure(context, _CMD_CREATE, None, None)
+        return _call("fsmount", _FSMOUNT, context, _FSMOUNT_CLOEXEC, _ATTRIBUTES)
+    except OSError as error:
+        raise ComposeError(_words(context, error), error) from error
+    finally:
+        os.close(context)
+
+
+def _path(fd: int) -> bytes:
+    """A path by which the kernel opens exactly the file behind `fd`."""
+    return b"/proc/self/fd/%d" % fd
+
+
+def _configure(context: int, command: int, key: bytes | None, value: bytes | None) -> None:
+    _call("fsconfig", _FSCONFIG, context, command, key, value, 0)
+
+
+def _words(context: int, error: OSError) -> str:
+    """The error, and what the file system had to say about it (one message a read, "e erofs: ...")."""
+    said = []
+    while True:
+        try:
+            line = os.read(context, _LOG_LINE).decode(errors="replace").strip()
+        except OSError:  # ENODATA: no more
+            break
+        said.append(line.removeprefix("e ").removeprefix("w ").removeprefix("i "))
+    return f"{error.strerror} ({'; '.join(said)})" if said else str(error.strerror)
+
+
+def _call(name: str, number: int, *arguments: int | bytes | None) -> int:
+    """One system call. Raises OSError, its message naming the call."""
+    result = int(_libc.syscall(ctypes.c_long(number), *map(_word, arguments)))
+    if result < 0:
+        code = ctypes.get_errno()
+        raise OSError(code, f"{name}: {os.strerror(code)}")
+    return result
+
+
+def _word(value: int | bytes | None) -> ctypes.c_long | ctypes.c_char_p:
+    return ctypes.c_long(value) if isinstance(value, int) else ctypes.c_char_p(value)
