@@ -1,0 +1,157 @@
+"""The frame of a test run: its session directory, the watchdog, what it exercised, and the fixtures.
+
+A test below tests/mounted, or that asks for one of the fixtures that mount, carries the mark `mounted`:
+it is skipped with the reason where nothing can be mounted, and with CI set a skipped one fails the run.
+No test may take longer than its mark `timeout(seconds)`, 60 by default; see tests/sweep.py.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Generator, Iterator
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests import harness, sweep
+from tests.worker import Worker
+
+MOUNTING = {"engine", "mount", "ordinary_user"}
+SECONDS = 60
+
+SESSION = pytest.StashKey[Path]()
+LOCK = pytest.StashKey[int]()
+WATCHDOG = pytest.StashKey["subprocess.Popen[str]"]()
+SKIPPED = pytest.StashKey[list[str]]()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "timeout(seconds): how long the test may take, 60 by default")
+    os.environ["PATH"] += ":/usr/sbin:/sbin"
+    sweep.sweep_dead_sessions()
+    session, config.stash[LOCK] = sweep.new_session()
+    config.stash[SESSION], config.stash[SKIPPED] = session, []
+    os.environ[sweep.VARIABLE] = str(session)
+    config.option.basetemp = config.option.basetemp or str(session / "tests")
+    config.stash[WATCHDOG] = subprocess.Popen(
+        [sys.executable, "-m", "tests.sweep", session], stdin=subprocess.PIPE, text=True, bufsize=1,
+        start_new_session=True, pass_fds=[config.stash[LOCK]], cwd=harness.PROJECT)
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    watchdog = config.stash.get(WATCHDOG, None)
+    if watchdog is not None:
+        watchdog.communicate(timeout=120)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if "mounted" in item.path.parts or MOUNTING & set(getattr(item, "fixturenames", ())):
+            item.add_marker("mounted")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
+    mark = item.get_closest_marker("timeout")
+    pipe = item.config.stash[WATCHDOG].stdin
+    assert pipe is not None
+    pipe.write(f"arm {mark.args[0] if mark else SECONDS} {item.nodeid}\n")
+    result = yield
+    pipe.write("disarm\n")
+    return result
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    report = yield
+    if report.skipped and not hasattr(report, "wasxfail") and item.get_closest_marker("mounted"):
+        reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr)
+        item.config.stash[SKIPPED].append(f"{item.nodeid}: {reason.removeprefix('Skipped: ')}")
+    return report
+
+
+def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
+    if os.environ.get("CI") and session.config.stash[SKIPPED] and exitstatus == pytest.ExitCode.OK:
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    terminalreporter.section("exercised")
+    for what, count in sorted(harness.exercised.items()):
+        terminalreporter.line(f"{what}: {count}")
+    for name in (*(f"engine {engine}" for engine in harness.ENGINES), "mounts by root",
+                 "mounts by an ordinary user", "loop devices"):
+        if name not in harness.exercised:
+            terminalreporter.line(f"{name}: not exercised", yellow=True)
+    for skipped in config.stash[SKIPPED]:
+        terminalreporter.line(f"skipped: {skipped}", red=bool(os.environ.get("CI")))
+
+
+@pytest.fixture(scope="session")
+def session_directory(pytestconfig: pytest.Config) -> Path:
+    """This run's directory, which every user can enter; swept at the end."""
+    return pytestconfig.stash[SESSION]
+
+
+@pytest.fixture(scope="session")
+def why_no_mounts(session_directory: Path) -> str:
+    return harness.why_no_mounts(session_directory)
+
+
+@pytest.fixture(autouse=True)
+def _mounted(request: pytest.FixtureRequest) -> Iterator[None]:
+    """A mounted test is skipped where nothing can be mounted, and leaves nothing mounted behind."""
+    if request.node.get_closest_marker("mounted") is None:
+        yield
+        return
+    if reason := request.getfixturevalue("why_no_mounts"):
+        pytest.skip(reason)
+    yield
+    session = request.getfixturevalue("session_directory")
+    if left := sweep.mounts_below(session):
+        sweep.end_processes(session)
+        sweep.unmount_all(session)
+        pytest.fail(f"left mounted: {left}")
+
+
+@pytest.fixture(params=harness.ENGINES)
+def engine(request: pytest.FixtureRequest) -> str:
+    """Every test of what a user can observe runs on both engines."""
+    return str(request.param)
+
+
+@pytest.fixture
+def mount(tmp_path: Path, engine: str) -> Callable[..., harness.Mount]:
+    """mount(manifest, **arguments of harness.Mount): a Mount below tmp_path, for a `with` block."""
+    def make(manifest: Any, **arguments: Any) -> harness.Mount:
+        return harness.Mount(tmp_path, manifest, **{"engine": engine, **arguments})
+    return make
+
+
+@pytest.fixture
+def ordinary_user(session_directory: Path) -> Iterator[harness.User]:
+    """A user without privileges: nobody when the tests run as root, else who runs them."""
+    if os.geteuid() != 0:
+        yield harness.User(directory=session_directory)
+        return
+    with harness.fuse_for_all():
+        yield harness.make_user(session_directory)
+
+
+@pytest.fixture
+def loop_device() -> Callable[..., AbstractContextManager[Path]]:
+    """loop_device(path, *options of losetup): a context manager that gives the device."""
+    if os.geteuid() != 0 or not Path("/dev/loop-control").exists():
+        pytest.skip("loop devices need root and /dev/loop-control")
+    return harness.loop_device
+
+
+@pytest.fixture
+def worker() -> Iterator[Worker]:
+    """Another process to do I/O in."""
+    with Worker() as process:
+        yield process
