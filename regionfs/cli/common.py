@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
 
     from regionfs.manifest.schema import FileSpec, Manifest
+    from regionfs.regions import RegionMap
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -82,11 +83,25 @@ def nearest(name: str, known: Iterable[str]) -> str:
     return f"; did you mean {close[0]!r}?" if close else ""
 
 
+def whole_map(file: FileSpec, sizes: Callable[[str], int]) -> RegionMap:
+    """Its region map; for a `whole` file one region over the `sizes(source)` bytes it has now."""
+    from regionfs.regions import Kind, Region, RegionMap
+    if file.regions is not None:
+        return file.regions
+    key = file.sources[0]
+    size = sizes(key)
+    return RegionMap(size, [Region(0, size, Kind.SOURCE, key, writable=file.writable)] if size else [])
+
+
+def access(writable: bool) -> str:
+    """The manifest's word."""
+    return "rw" if writable else "ro"
+
+
 def print_json(value: Any) -> None:
-    """Write `value` to stdout as JSON, without making one string of it."""
+    """Write `value` to stdout as JSON: indented for people at a terminal, a line for programs."""
     import json
-    json.dump(value, sys.stdout, indent=2)
-    sys.stdout.write("\n")
+    click.echo(json.dumps(value, indent=2 if sys.stdout.isatty() else None))
 
 
 def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> Iterator[str]:

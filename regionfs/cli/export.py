@@ -1,0 +1,148 @@
+"""`regionfs export`: a composite file's map in a foreign format, with the side file it needs.
+
+Knows how files come into being: beside their place, then renamed. The formats describe; this module
+reads sources and writes.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, TYPE_CHECKING
+
+import click
+
+from regionfs.cli.common import examples, file_argument, find_file, load_manifest, manifest_argument
+from regionfs.errors import RegionfsError
+from regionfs.formats.table import FORMATS, find
+
+if TYPE_CHECKING:
+    from regionfs.formats.values import Composite, SideFile
+    from regionfs.manifest.schema import FileSpec, Manifest
+
+CHUNK = 1 << 20  # bytes copied at once
+STDOUT = Path("-")
+
+
+def formats_help(*, writers: bool) -> str:
+    """The table of formats as paragraphs of a help page."""
+    rows = [row for row in FORMATS.values() if row.write or not writers]
+    return "\n\n".join(f"\b\n{row.name}: {row.summary}\n" + "\n".join(
+        f"  {line}" for line in _wrapped(row.limits)) for row in rows)
+
+
+@click.command(help=f"""Write the map of FILE in a foreign FORMAT.
+
+What a format cannot say about the bytes is an error that names the region; what it cannot say about
+access is a note on stderr. Bytes that no source holds in the format's unit go into a side file next to
+OUT (OUT's name with -side.bin).
+
+{formats_help(writers=True)}
+""", epilog=examples(
+    "regionfs export vmdk disk.yaml vm/disk.img -o disk.vmdk",
+    "qemu-img convert -O raw disk.vmdk disk.raw",
+))
+@click.argument("format_name", metavar="FORMAT",
+                type=click.Choice([row.name for row in FORMATS.values() if row.write]))
+@manifest_argument
+@file_argument()
+@click.option("-o", "--output", "out", type=click.Path(path_type=Path), required=True, metavar="OUT",
+              help="The file to write; - for stdout, where the format needs no side file.")
+@click.option("--force", is_flag=True, help="Replace OUT and its side file.")
+def export(format_name: str, manifest: Path, file: str, out: Path, force: bool) -> None:
+    """Write the map of FILE in a foreign FORMAT."""
+    loaded = load_manifest(manifest)
+    composite = composite_of(loaded, find_file(loaded, file), out.absolute())
+    write = find(format_name).write
+    assert write is not None
+    exported = write(composite)
+    if out == STDOUT:
+        if exported.side:
+            raise RegionfsError(f"{format_name} needs a side file next to its own; write to a file with -o FILE")
+        sys.stdout.buffer.write(exported.content)
+    else:
+        check_target(loaded, out, force)
+        if exported.side:
+            check_target(loaded, exported.side.path, force)
+            _copy_side(composite, exported.side)
+        with replacing(out) as stream:
+            stream.write(exported.content)
+    for note in exported.notes:
+        click.echo(note, err=True)
+
+
+def composite_of(manifest: Manifest, file: FileSpec, out: Path) -> Composite:
+    """What a writer needs to know of `file`; a `whole` file is as large as its source is now."""
+    from regionfs.formats.values import Composite
+    from regionfs.manifest.inspect import inspect_source
+    from regionfs.regions import Kind, Region, RegionMap
+    facts = {key: inspect_source(manifest.sources[key].path) for key in file.sources}
+    regions = file.regions
+    if regions is None:
+        assert file.whole is not None
+        size = facts[file.whole].size
+        regions = RegionMap(size, [Region(0, size, Kind.SOURCE, file.whole, writable=file.writable)] if size else [])
+    return Composite(manifest, file.path, regions, out,
+                     frozenset(key for key, fact in facts.items() if fact.kind == "block"))
+
+
+def check_target(manifest: Manifest, path: Path, force: bool) -> None:
+    """Refuse to replace what is there without `force`, and with it what the manifest is made of."""
+    if not os.path.lexists(path):
+        return
+    for other in (manifest.path, *(spec.path for spec in manifest.sources.values())):
+        if path.exists() and other.exists() and path.samefile(other):
+            raise RegionfsError(f"{path} is a part of {manifest.path}; write somewhere else")
+    if not force:
+        raise RegionfsError(f"{path} exists; replace it with --force")
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[IO[bytes]]:
+    """A stream whose bytes become `path` when the block ends well: the old file or the new, never a part."""
+    fd, name = tempfile.mkstemp(dir=path.absolute().parent, prefix=f".{path.name}.")
+    temporary = Path(name)
+    try:
+        with open(fd, "wb") as stream:
+            yield stream
+            stream.flush()
+            os.fchmod(stream.fileno(), 0o666 & ~_umask())
+            os.fsync(stream.fileno())
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def _copy_side(composite: Composite, side: SideFile) -> None:
+    """Write the side file, holes kept, in chunks."""
+    from regionfs.execute import data_ranges, read_into
+    from regionfs.source import Sources
+    total = sum(region.length for region in side.regions)
+    buffer = memoryview(bytearray(min(CHUNK, side.regions.size)))
+    with Sources(composite.manifest) as sources, replacing(side.path) as stream, click.progressbar(
+            length=total, label=side.path.name, file=sys.stderr, hidden=not sys.stderr.isatty()) as bar:
+        os.truncate(stream.fileno(), side.regions.size)
+        for start, end in data_ranges(side.regions, sources, 0, side.regions.size):
+            for pos in range(start, end, CHUNK):
+                part = buffer[:min(CHUNK, end - pos)]
+                if read_into(side.regions, sources, pos, part) < len(part):
+                    raise RegionfsError(f"a source of {side.path.name} cannot be read near byte {pos}")
+                stream.seek(pos)
+                stream.write(part)
+                bar.update(len(part))
+
+
+def _umask() -> int:
+    mask = os.umask(0o077)
+    os.umask(mask)
+    return mask
+
+
+def _wrapped(text: str) -> list[str]:
+    from textwrap import wrap
+    return wrap(text, 74)
