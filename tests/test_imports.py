@@ -116,8 +116,8 @@ def test_each_library_has_one_door(path: Path) -> None:
 def test_ioctl_has_one_door(path: Path) -> None:
     """Only the areas that know kernel structures call ioctl(2)."""
     calls = [f"{name_of(path)}:{node.lineno}" for node in ast.walk(tree_of(path))
-             if isinstance(node, ast.Attribute) and node.attr == "ioctl"
-             or isinstance(node, ast.alias) and node.name == "ioctl"]
+             if (isinstance(node, ast.Attribute) and node.attr == "ioctl")
+             or (isinstance(node, ast.alias) and node.name == "ioctl")]
     assert [] == (calls if area_of_file(path) not in IOCTL else [])
 
 
