@@ -6,7 +6,10 @@ wrong, a missing or unreadable manifest included, is a ManifestError: the caller
 
 from __future__ import annotations
 
+import gc
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from regionfs.manifest.inline import InlineReader
@@ -38,7 +41,7 @@ def load(path: Path, *, limit: int | None = LIMIT) -> Manifest:
         raise report.fatal(1, 1, f"cannot be read: {getattr(error, 'strerror', None) or error}") from error
     if limit is not None and len(data) > limit:
         raise report.fatal(1, 1, f"the text is over the limit of {format_size(limit)}")
-    return _Loader(path, report).load(parse(data, report, bounded=limit is not None))
+    return _load(data, path, report, bounded=limit is not None)
 
 
 def loads(text: bytes | str, path: Path) -> Manifest:
@@ -48,7 +51,24 @@ def loads(text: bytes | str, path: Path) -> Manifest:
     """
     report = Reporter(str(path))
     data = text.encode("utf-8", "surrogatepass") if isinstance(text, str) else text
-    return _Loader(path, report).load(parse(data, report))
+    return _load(data, path, report, bounded=True)
+
+
+def _load(data: bytes, path: Path, report: Reporter, *, bounded: bool) -> Manifest:
+    with _no_collection():
+        return _Loader(path, report).load(parse(data, report, bounded=bounded))
+
+
+@contextmanager
+def _no_collection() -> Iterator[None]:
+    """Millions of nodes, none in a cycle: looking for garbage among them takes as long as the load."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
 
 
 class _Loader:

@@ -130,8 +130,11 @@ class _Builder:
     def _node(self, event: yaml.Event, depth: int) -> Node:
         line, column = _mark(event)
         self._count += 1
-        if self._limit is not None and self._count > self._limit:
+        if self._count == self._limit:
             raise self._report.fatal(line, column, f"more than {self._limit} values")
+        # almost all events
+        if isinstance(event, yaml.ScalarEvent) and event.anchor is None and event.tag is None:
+            return Text(event.value, not event.style, line, column)
         if isinstance(event, yaml.AliasEvent):
             alias = clip(event.anchor or "")
             self._problem(event, f"the alias *{alias} is not allowed; write the value out")
