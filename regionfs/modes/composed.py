@@ -1,9 +1,10 @@
 """Composed mode: a read-only map becomes a file that the kernel reads alone.
 
 compose() writes the EROFS image of a region map (erofs), mounts it detached over exactly the descriptors
-it was given, and returns a descriptor of the one file in it. Nothing appears in /proc/mounts and nothing
-stays on disk: the mount ends when the last user of the file closes it. Knows the mount system calls; does
-not know who reads the file, nor when it must be composed again.
+it was given, and returns a descriptor of the one file in it. The image is an unnamed file that only the
+mount holds: nothing appears in /proc/mounts or in a directory, and all is gone, crash or not, when the last
+user of the file closes it. Knows the mount system calls; does not know who reads the file, nor when it must
+be composed again.
 
 Linux 6.12 or newer with file-backed EROFS; CAP_SYS_ADMIN; sources are regular files on a file system that
 reads pages into the page cache (not tmpfs). Anything else ends in a ComposeError.
@@ -14,14 +15,15 @@ from __future__ import annotations
 import ctypes
 import errno
 import os
+import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import ClassVar
 
 from regionfs.errors import MountError
 from regionfs.modes.erofs import NAME, Layout, assemble, layout
-from regionfs.modes.geometry import measure
-from regionfs.regions import RegionMap
+from regionfs.modes.geometry import BLOCKS, measure
+from regionfs.regions import Kind, Region, RegionMap
 
 # asm-generic/unistd.h and x86 agree
 _FSOPEN, _FSCONFIG, _FSMOUNT = 430, 431, 432
@@ -30,6 +32,7 @@ _FSOPEN_CLOEXEC = _FSMOUNT_CLOEXEC = 1
 _SET_FLAG, _SET_STRING, _CMD_CREATE = 0, 1, 6
 _ATTRIBUTES = 0x1 | 0x2 | 0x4 | 0x8  # MOUNT_ATTR_RDONLY | NOSUID | NODEV | NOEXEC
 _LOG_LINE = 4096                     # bytes; one message of a file system context
+_DIRECTORIES = (Path("/var/tmp"), Path("/var/lib"))  # where an unnamed image may lie, after TMPDIR
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -45,31 +48,71 @@ class ComposeError(MountError):
 
 
 def compose(regions: RegionMap, devices: Mapping[str, int], read: Callable[[int, int], bytes],
-            runtime: Path) -> int:
+            directory: Path) -> int:
     """A descriptor (read-only, close-on-exec) of a file with the bytes of `regions`; the caller closes it.
 
     `devices` maps source keys to open descriptors of regular files, which may be closed afterwards.
-    `read(offset, length)` gives bytes of the composite file, for the few that are copied. `runtime` is a
-    private directory on a disk file system; the image is in it for as long as the call takes. Raises
-    ComposeError when the map or the machine cannot, SourceError when `read` answers short.
+    `read(offset, length)` gives bytes of the composite file, for the few that are copied. `directory` is
+    one that image_directory() found. Raises ComposeError when the map or the machine cannot, SourceError
+    when `read` answers short.
     """
     geometry = measure(regions)
     if geometry.objection:
         raise ComposeError(geometry.objection)
     described = layout(regions, geometry)
     try:
-        image = _write(described, read, runtime)
+        image = _write(described, read, directory)
     except OSError as error:
-        raise ComposeError(f"{runtime} holds no image: {error.strerror}", error) from error
+        raise ComposeError(f"{directory} holds no image: {error.strerror}", error) from error
     try:
         return _open_inside(image, [devices[key] for key in described.devices])
     finally:
         os.close(image)
 
 
-def _write(described: Layout, read: Callable[[int, int], bytes], runtime: Path) -> int:
-    """The image as an unnamed file in `runtime`: a descriptor whose pages are in the page cache."""
-    image = os.open(runtime, os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, 0o600)
+def image_directory(candidates: Sequence[Path] | None = None) -> Path:
+    """The first of `candidates` that can hold images, tried with a tiny one.
+
+    Raises ComposeError, for the first reason met, when none can.
+    """
+    places = candidates if candidates is not None else (Path(tempfile.gettempdir()), *_DIRECTORIES)
+    failure: ComposeError | None = None
+    for directory in dict.fromkeys(places):
+        try:
+            _try(directory)
+        except ComposeError as error:
+            failure = failure or error
+        else:
+            return directory
+    raise failure or ComposeError("no directory to try")
+
+
+def _try(directory: Path) -> None:
+    """Compose two blocks of a source in swapped order. Raises ComposeError."""
+    block = BLOCKS[0]
+    halves = [bytes([number]) * block for number in (1, 2)]
+    regions = RegionMap(2 * block, [
+        Region(0, block, Kind.SOURCE, source="trial", shift=block),
+        Region(block, 2 * block, Kind.SOURCE, source="trial", shift=-block),
+    ])
+    try:
+        with tempfile.TemporaryFile(dir=directory) as source:
+            source.write(b"".join(halves))
+            source.flush()
+            fd = compose(regions, {"trial": source.fileno()}, lambda offset, length: b"", directory)
+        try:
+            seen = os.pread(fd, 3 * block, 0)
+        finally:
+            os.close(fd)
+    except OSError as error:
+        raise ComposeError(f"{directory}: {error.strerror}", error) from error
+    if seen != halves[1] + halves[0]:
+        raise ComposeError(f"{directory}: a trial image read wrong")
+
+
+def _write(described: Layout, read: Callable[[int, int], bytes], directory: Path) -> int:
+    """The image as an unnamed file in `directory`: a descriptor whose pages are in the page cache."""
+    image = os.open(directory, os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, 0o600)
     try:
         for piece in assemble(described, read):
             view = memoryview(piece)
