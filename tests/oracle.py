@@ -11,6 +11,7 @@ import errno
 import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import groupby, repeat
 from pathlib import Path
 
@@ -145,8 +146,12 @@ class Model:
             return self.size
         raise OSError(errno.ENXIO, "no data after this offset")
 
-    def runs(self, *, writable: bool) -> list[tuple[int, int]]:
-        """Half-open ranges of the rw bytes, or of the others."""
-        grouped = groupby(range(self.size), key=lambda n: self.bytes[n][3])
-        ranges = [list(members) for kind, members in grouped if kind == writable]
-        return [(members[0], members[-1] + 1) for members in ranges]
+    @cached_property
+    def grounds(self) -> list[tuple[int, int]]:
+        """Half-open ranges of rw bytes, as long as they go on without a gap."""
+        ranges, position = [], 0
+        for writable, members in groupby(byte[3] for byte in self.bytes):
+            length = sum(1 for _ in members)
+            ranges += [(position, position + length)] * writable
+            position += length
+        return ranges

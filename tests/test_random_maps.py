@@ -117,9 +117,8 @@ def write_both(regions: RegionMap | None, sources: Sources, model: Model, rng: R
     """One write into the file and into its model; both go in as far, or fail alike."""
     if regions is None:
         return
-    grounds = model.runs(writable=True)
-    if grounds and rng.random() < 0.8:
-        start, end = rng.choice(grounds)
+    if model.grounds and rng.random() < 0.8:
+        start, end = rng.choice(model.grounds)
         offset = max(rng.choice((start, end, rng.randrange(start, end))) + rng.choice((-1, 0, 0, 1)), 0)
     else:
         offset = rng.randrange(model.size + 2)
