@@ -31,8 +31,7 @@ STDOUT = Path("-")
 def formats_help(*, writers: bool) -> str:
     """The table of formats as paragraphs of a help page."""
     rows = [row for row in FORMATS.values() if row.write or not writers]
-    return "\n\n".join(f"\b\n{row.name}: {row.summary}\n" + "\n".join(
-        f"  {line}" for line in _wrapped(row.limits)) for row in rows)
+    return "\n\n".join(f"{row.name}: {row.summary}. {row.limits}" for row in rows)
 
 
 @click.command(help=f"""Write the map of FILE in a foreign FORMAT.
@@ -141,8 +140,3 @@ def _umask() -> int:
     mask = os.umask(0o077)
     os.umask(mask)
     return mask
-
-
-def _wrapped(text: str) -> list[str]:
-    from textwrap import wrap
-    return wrap(text, 74)

@@ -1,0 +1,109 @@
+"""`regionfs import`: a foreign map becomes a manifest that loads.
+
+Knows where foreign bytes come from (a file, a pipe, a partition table) and that nothing is replaced
+before its successor was checked. The formats read.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from regionfs.cli.common import examples
+from regionfs.cli.export import STDOUT, formats_help, replacing
+from regionfs.errors import RegionfsError
+from regionfs.formats.table import FORMATS, HEAD, Format, find, guess
+
+if TYPE_CHECKING:
+    from typing import IO
+
+    from regionfs.formats.values import Imported
+
+STDIN = Path("-")
+
+
+@click.command(name="import", help=f"""Make a manifest of the foreign map IN.
+
+FORMAT auto looks at IN to find out; IN - reads stdin. Relative paths in IN are below its directory.
+The result is checked as `regionfs check` does before it replaces anything.
+
+{formats_help(writers=False)}
+""", epilog=examples(
+    "regionfs import auto disk.vmdk -o disk.yaml",
+    "qemu-img map --output=json disk.raw | regionfs import qemu-map - -o disk.yaml --source disk.raw",
+    "regionfs import ddrescue rescue.map -o rescue.yaml --source rescue.img",
+))
+@click.argument("format_name", metavar="FORMAT", type=click.Choice(["auto", *FORMATS]))
+@click.argument("foreign", metavar="IN", type=click.Path(path_type=Path))
+@click.option("-o", "--output", "out", type=click.Path(path_type=Path), required=True, metavar="MANIFEST",
+              help="The manifest to write; - for stdout.")
+@click.option("--file", "name", default="", metavar="PATH",
+              help="The composite file's path inside the mount; a directory where the format gives several.")
+@click.option("--source", type=click.Path(path_type=Path), metavar="PATH",
+              help="The image that IN maps, for formats that do not say.")
+@click.option("--force", is_flag=True, help="Replace MANIFEST.")
+def import_(format_name: str, foreign: Path, out: Path, name: str, source: Path | None, force: bool) -> None:
+    """Make a manifest of the foreign map IN."""
+    from regionfs.formats.values import Foreign
+    from regionfs.manifest.describe import dump
+    from regionfs.manifest.load import loads
+    place = Path.cwd() / "stdin" if foreign == STDIN or (not foreign.is_file() and not foreign.is_block_device()) \
+        else foreign.absolute()
+    row, content = _fetch(format_name, foreign)
+    manifest = Path.cwd() / "stdout.yaml" if out == STDOUT else out.absolute()
+    if out != STDOUT and not force and manifest.exists():
+        raise RegionfsError(f"{out} exists; replace it with --force")
+    imported: Imported = row.read(Foreign(place, content, manifest, name.strip("/"),
+                                          source.absolute() if source else None))
+    text = dump(imported.manifest)
+    loads(text, manifest)
+    if out == STDOUT:
+        sys.stdout.write(text)
+    else:
+        with replacing(manifest) as stream:
+            stream.write(text.encode())
+    for note in imported.notes:
+        click.echo(note, err=True)
+
+
+def _fetch(format_name: str, foreign: Path) -> tuple[Format, bytes]:
+    """The format and the content its reader wants."""
+    if format_name != "auto" and find(format_name).input == "path":
+        return find(format_name), b""
+    with sys.stdin.buffer if foreign == STDIN else open(foreign, "rb") as stream:
+        head = _read(stream, HEAD)
+        row = guess(head, foreign) if format_name == "auto" else find(format_name)
+        if row.input == "path":
+            return row, b""
+        if row.input == "disk" and b"\0" in head:
+            return row, _partition_table(foreign)
+        return row, head + _read_all(stream, foreign)
+
+
+def _read(stream: IO[bytes], count: int) -> bytes:
+    found = b""
+    while len(found) < count and (part := stream.read(count - len(found))):
+        found += part
+    return found
+
+
+def _read_all(stream: IO[bytes], foreign: Path) -> bytes:
+    from regionfs.formats.text import MAX_CONTENT
+    rest = _read(stream, MAX_CONTENT - HEAD + 1)
+    if len(rest) > MAX_CONTENT - HEAD:
+        raise RegionfsError(f"{foreign} is larger than {MAX_CONTENT} bytes, the limit of a foreign map")
+    return rest
+
+
+def _partition_table(disk: Path) -> bytes:
+    """The disk's table in the form of sfdisk --json, which the reader takes."""
+    from regionfs.disk.read import read_table
+    table = read_table(disk)
+    return json.dumps({"partitiontable": {
+        "label": table.label, "device": str(disk.absolute()), "unit": "sectors", "sectorsize": table.sector,
+        "partitions": [{"node": f"{disk.absolute()}p{one.number}", "start": one.start, "size": one.sectors,
+                        "type": one.type} for one in table.partitions]}}).encode()

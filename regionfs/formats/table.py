@@ -1,0 +1,53 @@
+"""The table of formats: name, what a file of it looks like, its reader, its writer and its limits.
+
+The command line lists and calls formats through this table and nothing else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+from regionfs.errors import UsageError
+from regionfs.formats import vmdk
+from regionfs.formats.values import Composite, Exported, Foreign, FormatError, Imported
+
+HEAD = 64 << 10  # bytes that are looked at to guess a format
+
+
+class Format(NamedTuple):
+    """One foreign format. `input` says what its reader wants: the text, a disk to look at, or only the path."""
+
+    name: str
+    summary: str
+    suffixes: str                           # for people
+    sniff: Callable[[bytes, Path], bool]    # the first HEAD bytes and the path
+    read: Callable[[Foreign], Imported]
+    write: Callable[[Composite], Exported] | None = None
+    limits: str = ""
+    input: Literal["text", "disk", "path"] = "text"
+
+
+FORMATS = {row.name: row for row in (
+    Format("vmdk", "VMDK flat descriptor (monolithicFlat, twoGbMaxExtentFlat)", ".vmdk",
+           lambda head, path: vmdk.sniff(head), vmdk.read, vmdk.write,
+           "whole 512-byte sectors; export: no error regions, access is not kept, "
+           "holes, inline data and borders off a sector go into a side file"),
+)}
+
+
+def find(name: str) -> Format:
+    """The format called `name`. Raises UsageError with the known ones."""
+    if (row := FORMATS.get(name)) is None:
+        raise UsageError(f"there is no format {name!r}; known are {', '.join(FORMATS)}")
+    return row
+
+
+def guess(head: bytes, path: Path) -> Format:
+    """The one format that `path`, which begins with `head`, is of. Raises FormatError when none or several fit."""
+    found = [row for row in FORMATS.values() if row.sniff(head, path)]
+    if len(found) == 1:
+        return found[0]
+    names = ", ".join(row.name for row in found or FORMATS.values())
+    raise FormatError(f"{path}: {'several formats fit' if found else 'no format fits'}; name one of {names}")

@@ -1,0 +1,159 @@
+"""What format readers and writers take and give, and how a manifest is drafted from foreign paths.
+
+A side file is described as a region map over the sources of the manifest: whoever may do I/O copies
+it. What a format cannot say about the bytes raises FormatError with the region named; what it cannot
+say about access becomes a note for people. Knows no format.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from regionfs.errors import RegionfsError
+from regionfs.manifest.schema import FileSpec, Manifest, SourceSpec
+from regionfs.regions import Kind, Region, RegionMap
+from regionfs.units import MAX_OFFSET
+
+SECTOR = 512  # bytes; the unit of VMDK and device-mapper
+
+
+class FormatError(RegionfsError):
+    """A foreign file is not what its format says, or the format cannot say what is asked."""
+
+
+@dataclass(frozen=True, slots=True)
+class Foreign:
+    """A foreign map to read. All paths are absolute."""
+
+    path: Path                  # where it came from; relative paths in it are below its directory
+    content: bytes
+    manifest: Path              # where the manifest will be written
+    name: str = ""              # of the composite file; "" leaves it to the reader
+    source: Path | None = None  # the image a map speaks of, for formats that do not say
+
+
+@dataclass(frozen=True, slots=True)
+class Imported:
+    """What a reader gives. Notes are sentences for people."""
+
+    manifest: Manifest
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Composite:
+    """A composite file to write down. `regions` is never None here: `whole` is one region."""
+
+    manifest: Manifest
+    path: str             # inside the mount
+    regions: RegionMap
+    out: Path             # absolute; the foreign file's place
+    devices: frozenset[str] = frozenset()  # keys of sources that are block devices
+
+    def source(self, key: str) -> Path:
+        """The absolute path of a source."""
+        return self.manifest.sources[key].path
+
+    def written(self, path: Path) -> str:
+        """`path` as the foreign file should say it: relative where it lies below the foreign file's directory."""
+        here = self.out.parent
+        return str(path.relative_to(here) if path.is_relative_to(here) and ".." not in path.parts else path)
+
+    def place(self, offset: int) -> str:
+        """Name the region that byte `offset` lies in, for messages."""
+        index = self.regions.first_after(offset)
+        if index < len(self.regions) and self.regions.starts[index] <= offset:
+            return f'files["{self.path}"].regions[{index}] [{self.regions.starts[index]}, {self.regions.ends[index]})'
+        return f'files["{self.path}"]: the hole at {offset}'
+
+
+@dataclass(frozen=True, slots=True)
+class SideFile:
+    """A file that goes next to an export: its bytes are those of `regions` over the manifest's sources."""
+
+    path: Path
+    regions: RegionMap
+
+
+@dataclass(frozen=True, slots=True)
+class Exported:
+    """What a writer gives. Notes are sentences or command lines for people."""
+
+    content: bytes
+    side: SideFile | None = None
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(slots=True)
+class Draft:
+    """A manifest in the making; paths come as the foreign file writes them."""
+
+    foreign: Foreign
+    sources: dict[str, SourceSpec] = field(default_factory=dict)
+    files: dict[str, FileSpec] = field(default_factory=dict)
+
+    def source(self, written: str | Path) -> str:
+        """The key of the source at `written`, which is relative to the foreign file's directory."""
+        if not str(written) or "\0" in str(written):
+            raise FormatError(f"{self.foreign.path}: {str(written)!r} cannot be a path")
+        here, path = self.foreign.manifest.parent, self.foreign.path.parent / written
+        if here == self.foreign.path.parent and not Path(written).is_absolute():
+            key = str(Path(written))
+        elif path.is_relative_to(here) and ".." not in path.parts:
+            key = str(path.relative_to(here))
+        else:
+            key = str(path)
+        self.sources.setdefault(key, SourceSpec(key, here / key))
+        return key
+
+    def named_source(self) -> str:
+        """The key of the image the caller named. Raises FormatError when none was."""
+        if self.foreign.source is None:
+            raise FormatError(f"{self.foreign.path}: the format does not say which image it maps; "
+                              "name it with --source PATH")
+        return self.source(self.foreign.source)
+
+    def add(self, name: str, size: int, regions: Iterable[Region]) -> None:
+        """Add the composite file `name` of `size` bytes."""
+        if name in self.files:
+            raise FormatError(f"{self.foreign.path}: two files would be named {name!r}")
+        if not 0 < size <= MAX_OFFSET:
+            raise FormatError(f"{self.foreign.path}: {name} would have {size} bytes; the limit is 1 to 2^63 - 1")
+        table = RegionMap(size, regions)
+        self.files[name] = FileSpec(name, table, writable=table.writable)
+
+    def default_name(self) -> str:
+        """What the caller named the composite file, else a name after the foreign file's."""
+        stem = self.foreign.path.name.split(".", 1)[0]
+        return self.foreign.name or f"{stem or 'disk'}.img"
+
+    def done(self, *notes: str) -> Imported:
+        """The manifest, with the sources that files use."""
+        return Imported(Manifest(self.foreign.manifest, self.sources, self.files), notes)
+
+
+def tiles(regions: RegionMap) -> Iterator[Region]:
+    """The whole file in order: gaps as hole regions, and neighbours that go on as one."""
+    last: Region | None = None
+    for region in _gapless(regions):
+        if last is not None and region.continues(last):
+            last = Region(last.start, region.end, last.kind, last.source, last.shift, last.writable, last.data)
+            continue
+        if last is not None:
+            yield last
+        last = region
+    if last is not None:
+        yield last
+
+
+def _gapless(regions: RegionMap) -> Iterator[Region]:
+    pos = 0
+    for region in regions:
+        if pos < region.start:
+            yield Region(pos, region.start, Kind.HOLE)
+        yield region
+        pos = region.end
+    if pos < regions.size:
+        yield Region(pos, regions.size, Kind.HOLE)

@@ -1,0 +1,77 @@
+"""What the tests of formats share: manifests in a directory, both commands, and maps to compare."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from pathlib import Path
+from random import Random
+from typing import Any
+
+from click.testing import CliRunner, Result
+
+from regionfs.cli.export import composite_of
+from regionfs.cli.main import cli
+from regionfs.formats.table import FORMATS
+from regionfs.formats.values import Composite, Exported, Foreign, Imported, tiles
+from regionfs.manifest.load import load
+from regionfs.manifest.schema import Manifest
+from regionfs.regions import Region
+
+
+def regionfs(*arguments: object, stdin: bytes = b"") -> Result:
+    """Run the command line in this process."""
+    return CliRunner().invoke(cli, [str(argument) for argument in arguments], input=stdin)
+
+
+def run(*command: object) -> str:
+    """Run a real tool; its output."""
+    done = subprocess.run([str(word) for word in command], capture_output=True, text=True, timeout=50)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def put(path: Path, size: int, seed: int = 0) -> bytes:
+    """Write `size` random bytes to `path`."""
+    path.write_bytes(data := Random(seed).randbytes(size))
+    return data
+
+
+def put_manifest(directory: Path, regions: list[dict[str, Any]], **keys: Any) -> Path:
+    """A manifest of one composite file, disk.img. JSON is YAML."""
+    path = directory / "m.yaml"
+    path.write_text(json.dumps({"regionfs": 1, "files": {"disk.img": {**keys, "regions": regions}}}))
+    return path
+
+
+def composite(path: Path, out: Path, file: str = "disk.img") -> Composite:
+    """What a writer is given for a file of the manifest at `path`."""
+    manifest = load(path)
+    return composite_of(manifest, manifest.files[file], out)
+
+
+def exported(name: str, path: Path, out: Path, file: str = "disk.img") -> Exported:
+    """A writer's answer."""
+    write = FORMATS[name].write
+    assert write is not None
+    return write(composite(path, out, file))
+
+
+def imported(name: str, content: str | bytes, directory: Path, **keys: Any) -> Imported:
+    """A reader's answer to `content`, for a manifest in the same directory."""
+    data = content.encode() if isinstance(content, str) else content
+    return FORMATS[name].read(Foreign(directory / "in.map", data, directory / "m.yaml", **keys))
+
+
+def resolved(manifest: Manifest, file: str = "disk.img", *, access: bool = True) -> list[tuple[Any, ...]]:
+    """The map without words: tiles with the real paths of their sources."""
+    regions = manifest.files[file].regions
+    assert regions is not None
+    return [(tile.start, tile.end, tile.kind, *_origin(manifest, tile), tile.writable and access)
+            for tile in tiles(regions)]
+
+
+def _origin(manifest: Manifest, tile: Region) -> tuple[Any, ...]:
+    if tile.source:
+        return manifest.sources[tile.source].path.resolve(), tile.offset
+    return (tile.data[tile.offset:tile.offset + tile.length],) if tile.data else ()
