@@ -17,8 +17,8 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 from regionfs import execute
+from regionfs.attributes import BLOCK, AttributeReader, Attributes
 from regionfs.errors import RegionfsError
-from regionfs.manifest.inspect import SourceFacts
 from regionfs.manifest.schema import Manifest
 from regionfs.modes.choose import Choice
 from regionfs.regions import Kind, Region, RegionMap
@@ -29,25 +29,9 @@ from regionfs.units import MAX_OFFSET
 
 log = logging.getLogger("regionfs")
 
-BLOCK = 4096                      # f_bsize and st_blksize
 SETTLED_NS = 20_000_000           # a time stamp younger than this may hide a later change
 MODE_XATTR, MAP_XATTR = b"user.regionfs.mode", b"user.regionfs.map"
 _ACCESS_KINDS = os.O_RDONLY | os.O_WRONLY | os.O_RDWR
-
-
-class Attributes(NamedTuple):
-    """struct stat, as far as a composite file has one; times in ns, `blocks` in 512-byte units."""
-
-    ino: int
-    size: int
-    blocks: int
-    atime: int
-    mtime: int
-    ctime: int
-    mode: int
-    nlink: int
-    uid: int
-    gid: int
 
 
 class Opened(NamedTuple):
@@ -66,6 +50,7 @@ class Changes(NamedTuple):
     gid: int | None = None
     atime: int | None = None
     mtime: int | None = None
+    drop_setid: bool = False  # the change takes set-id bits from the file, as write(2) does
 
 
 class FileSystem:
@@ -76,9 +61,7 @@ class FileSystem:
         self.tree = Tree(manifest, choices)
         self._sources = sources
         self._sharing = sharing
-        self._uid, self._gid = os.getuid(), os.getgid()
-        self._time = manifest.path.stat().st_mtime_ns
-        self._blocks: dict[int, tuple[object, int]] = {}  # inode -> (identities, allocated units)
+        self._attributes = AttributeReader(sources, manifest.path.stat().st_mtime_ns)
 
     # names
 
@@ -87,11 +70,12 @@ class FileSystem:
         child = self._directory(parent).children.get(name)
         if child is None:
             raise OSError(errno.ENOENT, os.fsdecode(name))
-        return self._attributes(child)
+        return self._attributes.read(child)
 
-    def readdir(self, ino: int) -> list[tuple[bytes, Node]]:
-        """Entries of a directory in a stable order, without "." and ".."."""
-        return list(self._directory(ino).children.items())
+    def readdir(self, ino: int) -> list[tuple[bytes, int, int]]:
+        """(name, inode, type bits) of a directory's entries in a stable order, without "." and ".."."""
+        return [(name, node.ino, stat.S_IFDIR if isinstance(node, Directory) else stat.S_IFREG)
+                for name, node in self._directory(ino).children.items()]
 
     def parent(self, ino: int) -> int:
         """Inode number of the directory above; the root is its own."""
@@ -101,7 +85,11 @@ class FileSystem:
 
     def getattr(self, ino: int) -> Attributes:
         """What stat(2) shows."""
-        return self._attributes(self._node(ino))
+        return self._attributes.read(self._node(ino))
+
+    def size(self, node: FileNode) -> int:
+        """Bytes in a file now."""
+        return self._attributes.size(node)
 
     def is_whole(self, ino: int) -> bool:
         """True when size and attributes follow a source that others may change."""
@@ -118,6 +106,8 @@ class FileSystem:
             raise OSError(errno.EPERM, "the manifest pins this file's mode")
         if changes.size is not None:
             os.ftruncate(fd, changes.size)
+        if changes.drop_setid:
+            _drop_setid(fd)
         if changes.mode is not None:
             os.fchmod(fd, changes.mode & 0o777)
         if changes.uid is not None or changes.gid is not None:
@@ -126,7 +116,7 @@ class FileSystem:
             found = os.fstat(fd)
             os.utime(fd, ns=(found.st_atime_ns if changes.atime is None else changes.atime,
                              found.st_mtime_ns if changes.mtime is None else changes.mtime))
-        return self._attributes(node)
+        return self._attributes.read(node)
 
     def getxattr(self, ino: int, name: bytes) -> bytes:
         """One extended attribute. ENODATA when the file has none of that name."""
@@ -161,7 +151,7 @@ class FileSystem:
     def describe(self, node: FileNode) -> list[dict[str, object]]:
         """The region map as plain values: start, length, kind, access, source, offset."""
         regions = self._map(node)
-        size = self._size(node)
+        size = self._attributes.size(node)
         return [{"start": r.start, "length": min(r.end, size) - r.start, "kind": r.kind.value,
                  "access": "rw" if r.writable else "ro", "source": r.source or None,
                  "offset": r.offset if r.kind is Kind.SOURCE else None} for r in regions if r.start < size]
@@ -181,14 +171,17 @@ class FileSystem:
                 log.error("%s: cannot be opened: %s", node.spec.path, error)
             raise OSError(errno.EIO, node.spec.path) from error
         node.trouble = ""
-        identities = tuple((f.device, f.inode, f.size, f.mtime_ns, f.ctime_ns) for f in seen)
+        stamps = tuple(found.stamp for found in seen)
         limit = time.time_ns() - SETTLED_NS
         # a disk's time stamps say nothing of who else writes to it
         settled = all(f.kind == "file" and max(f.mtime_ns, f.ctime_ns) < limit for f in seen)
-        keep = node.cached == identities
-        node.cached = identities if settled else None
+        keep = node.cached == stamps
+        node.cached = stamps if settled else None
         node.counters.opens += 1
         return Opened(self._uncached(node), keep)
+
+    def release(self, ino: int) -> None:
+        """A handle is gone."""
 
     def read_into(self, ino: int, offset: int, buffer: memoryview, *, paging: bool, flags: int = 0) -> int:
         """Fill `buffer` from `offset`; return the count. `flags` as execute.read_into.
@@ -215,17 +208,17 @@ class FileSystem:
         node.counters.read_bytes += count
         return count
 
-    def write(self, ino: int, offset: int, data: memoryview, *, paging: bool = False, append: bool = False) -> int:
+    def write(self, ino: int, offset: int, data: memoryview, *, paging: bool = False, append: bool = False,
+              drop_setid: bool = False) -> int:
         """Write into rw regions, short at their border; `paging` for pages of a shared mapping."""
         node = self._file(ino)
         if not node.spec.writable:
             raise OSError(errno.EROFS, node.spec.path)
         if node.spec.whole is not None:
             fd = self._fd(node.spec.whole)
-            if append:
-                count = os.pwritev(fd, (data,), offset, os.RWF_APPEND)
-            else:
-                count = os.pwrite(fd, data, offset)
+            count = os.pwritev(fd, (data,), offset, os.RWF_APPEND if append else 0)
+            if drop_setid:
+                _drop_setid(fd)
         else:
             assert node.spec.regions is not None
             if paging:
@@ -258,7 +251,7 @@ class FileSystem:
         if whence not in (os.SEEK_DATA, os.SEEK_HOLE):
             raise OSError(errno.EINVAL, f"whence {whence}")
         seek = execute.seek_data if whence == os.SEEK_DATA else execute.seek_hole
-        return seek(self._map(node, self._size(node)), self._sources, offset)
+        return seek(self._map(node, self._attributes.size(node)), self._sources, offset)
 
     def fallocate(self, ino: int, mode: int, offset: int, length: int) -> None:
         """`whole`: forwarded. Fixed size: punch and zero inside rw ground; allocate changes nothing; no growth."""
@@ -278,7 +271,7 @@ class FileSystem:
 
     def statfs(self) -> tuple[int, int, int]:
         """(block size, blocks, files): totals of the composite files; never zero blocks."""
-        total = sum(-(-self._size(node) // BLOCK) for node in self.tree.files.values())
+        total = sum(-(-self._attributes.size(node) // BLOCK) for node in self.tree.files.values())
         return BLOCK, max(total, 1), len(self.tree.nodes)
 
     # inside
@@ -332,60 +325,15 @@ class FileSystem:
         whole = Region(0, size, Kind.SOURCE, node.spec.whole, 0, node.spec.writable) if size else None
         return RegionMap(size, [whole] if whole else [])
 
-    def _size(self, node: FileNode) -> int:
-        if node.spec.regions is not None:
-            return node.spec.regions.size
-        assert node.spec.whole is not None
-        if self._sources.facts(node.spec.whole).kind == "block":
-            return self._sources.facts(node.spec.whole).size
-        return os.fstat(self._fd(node.spec.whole)).st_size
-
-    def _attributes(self, node: Node) -> Attributes:
-        if isinstance(node, Directory):
-            links = 2 + sum(isinstance(child, Directory) for child in node.children.values())
-            return Attributes(node.ino, 0, 0, self._time, self._time, self._time, stat.S_IFDIR | 0o555, links,
-                              self._uid, self._gid)
-        if node.spec.whole is not None:
-            return self._whole_attributes(node, node.spec.whole)
-        assert node.spec.regions is not None
-        seen = [self._last_seen(key) for key in node.spec.sources]
-        mtime = max((found.mtime_ns for found in seen), default=self._time)
-        ctime = max((found.ctime_ns for found in seen), default=self._time)
-        return Attributes(node.ino, node.spec.regions.size, self._allocated(node, seen), mtime, mtime, ctime,
-                          stat.S_IFREG | node.spec.permissions, 1, self._uid, self._gid)
-
-    def _whole_attributes(self, node: FileNode, key: str) -> Attributes:
-        """The source's own, less what the mount does not give: set-id bits, write bits of a ro file."""
-        found = os.fstat(self._fd(key))
-        mode = stat.S_IMODE(found.st_mode) & (0o777 if node.spec.writable else 0o555)
-        size = self._size(node)
-        blocks = -(-size // 512) if stat.S_ISBLK(found.st_mode) else found.st_blocks
-        return Attributes(node.ino, size, blocks, found.st_atime_ns, found.st_mtime_ns, found.st_ctime_ns,
-                          stat.S_IFREG | (mode if node.spec.mode is None else node.spec.mode), 1,
-                          found.st_uid, found.st_gid)
-
-    def _last_seen(self, key: str) -> SourceFacts:
-        """The source as it is, or, where it can serve no more, as it was: stat goes on, open tells."""
-        try:
-            return self._sources.look(key)
-        except (RegionfsError, OSError):
-            return self._sources.facts(key)
-
-    def _allocated(self, node: FileNode, seen: list[SourceFacts]) -> int:
-        """512-byte units with data; counted again when a source changed."""
-        state = tuple((found.size, found.mtime_ns, found.ctime_ns) for found in seen)
-        known = self._blocks.get(node.ino)
-        if known is None or known[0] != state:
-            assert node.spec.regions is not None
-            try:
-                units = -(-execute.allocated(node.spec.regions, self._sources) // 512)
-            except (RegionfsError, OSError):
-                units = -(-node.spec.regions.size // 512)
-            known = self._blocks[node.ino] = (state, units)
-        return known[1]
-
     def _setattr_fixed(self, node: FileNode, changes: Changes) -> Attributes:
         owner = (changes.mode, changes.uid, changes.gid)
-        if changes.size is None or changes.size != self._size(node) or owner != (None, None, None):
+        if changes.size is None or changes.size != self._attributes.size(node) or owner != (None, None, None):
             raise OSError(errno.EPERM, f"{node.spec.path}: the manifest fixes its size and attributes")
-        return self._attributes(node)
+        return self._attributes.read(node)
+
+
+def _drop_setid(fd: int) -> None:
+    """What the kernel does to a local file that another user writes: no set-id bits remain."""
+    mode = os.fstat(fd).st_mode
+    if mode & (stat.S_ISUID | stat.S_ISGID):
+        os.fchmod(fd, stat.S_IMODE(mode) & ~(stat.S_ISUID | stat.S_ISGID))

@@ -43,7 +43,7 @@ class Sharing:
     """Places of the sources that some file of the mount may write to."""
 
     def __init__(self, manifest: Manifest, facts: Mapping[str, SourceFacts]) -> None:
-        self._identity = {key: identity(found) for key, found in facts.items()}
+        self._identity = {key: found.identity for key, found in facts.items()}
         self._files = manifest.files
         written = {self._identity[key] for file in manifest.files.values() for key in file.rw_sources}
         places: dict[Identity, list[Place]] = {}
@@ -76,11 +76,6 @@ class Sharing:
                 if (place.path, position) != (path, own + first - start):
                     spans.append(Span(place.path, position, last - first))
         return spans
-
-
-def identity(facts: SourceFacts) -> Identity:
-    """What makes two sources the same bytes: the device number of a disk, else device and inode."""
-    return (facts.rdev,) if facts.kind == "block" else (facts.device, facts.inode)
 
 
 def _places(file: FileSpec) -> Iterator[tuple[str, Place]]:

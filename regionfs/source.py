@@ -9,13 +9,13 @@ Knows nothing of composite files; execute does the I/O on the descriptors.
 from __future__ import annotations
 
 import os
-import stat
 import threading
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from types import TracebackType
 
 from regionfs.errors import SourceError
-from regionfs.manifest.inspect import SourceFacts, inspect_source
+from regionfs.manifest.inspect import SourceFacts, inspect_open, inspect_source
 from regionfs.manifest.schema import Manifest
 
 
@@ -62,8 +62,7 @@ class Sources:
         """What the source's path shows now. Raises SourceError when that cannot serve any more."""
         spec, first = self._specs[key], self._facts[key]
         now = inspect_source(spec.path, writable=key in self._rw)
-        if (now.kind, now.device, now.inode, now.rdev) != (first.kind, first.device, first.inode, first.rdev):
-            raise SourceError(f"{spec.path} was replaced by another file since the mount; reload to accept it")
+        _check_same(now, first, spec.path)
         if spec.size is not None and now.size != spec.size:
             raise SourceError(f"{spec.path} has {now.size} bytes, the manifest pins {spec.size}")
         if now.size < self._needed.get(key, 0):
@@ -92,12 +91,17 @@ class Sources:
         access = os.O_RDWR if key in self._rw else os.O_RDONLY
         # O_NONBLOCK: a FIFO that took the path's place must not stop us; files and disks ignore it
         fd = os.open(spec.path, access | os.O_CLOEXEC | os.O_NONBLOCK)
-        found = os.fstat(fd)
-        same = (found.st_dev, found.st_ino) == (first.device, first.inode)
-        if not same or not (stat.S_ISREG(found.st_mode) or stat.S_ISBLK(found.st_mode)):
+        try:
+            _check_same(inspect_open(fd, str(spec.path)), first, spec.path)
+        except SourceError:
             os.close(fd)
-            raise SourceError(f"{spec.path} was replaced by another file since the mount; reload to accept it")
+            raise
         return fd
+
+
+def _check_same(now: SourceFacts, first: SourceFacts, path: Path) -> None:
+    if (now.kind, now.device, now.inode, now.rdev) != (first.kind, first.device, first.inode, first.rdev):
+        raise SourceError(f"{path} was replaced by another file since the mount; reload to accept it")
 
 
 def _rw_keys(manifest: Manifest) -> frozenset[str]:

@@ -12,7 +12,7 @@ import socket
 import subprocess
 
 from regionfs.errors import MountError
-from regionfs.wire.options import FLAGS, MountOptions, escape
+from regionfs.wire.options import MountOptions
 
 HELPER = "fusermount3"
 
@@ -33,7 +33,7 @@ def mount(mountpoint: str, options: MountOptions) -> int:
     """Mount on `mountpoint`; returns the descriptor of /dev/fuse, close-on-exec."""
     ours, theirs = socket.socketpair()
     with ours, theirs:
-        _run(["-o", _options(options), "--", mountpoint], f"cannot mount on {mountpoint}", theirs)
+        _run(["-o", ",".join(options.words()), "--", mountpoint], f"cannot mount on {mountpoint}", theirs)
         theirs.close()
         _, fds, _, _ = socket.recv_fds(ours, 1, 1, socket.MSG_CMSG_CLOEXEC)
     if not fds:
@@ -61,12 +61,3 @@ def _run(arguments: list[str], task: str, comm: socket.socket | None = None) -> 
         said = done.stderr.decode(errors="replace").strip() or f"{HELPER} exited with {done.returncode}"
         remedy = next((f"; {remedy}" for sign, remedy in REMEDIES if sign in said), "")
         raise MountError(f"{task}: {said}{remedy}")
-
-
-def _options(options: MountOptions) -> str:
-    words = [name for name, (bit, on) in FLAGS.items() if on == bool(options.flags & bit)]
-    if options.allow_other:
-        words.append("allow_other")
-    words += [f"default_permissions,max_read={options.max_read}",
-              f"fsname={escape(options.fsname)}", f"subtype={escape(options.subtype)}"]
-    return ",".join(words)

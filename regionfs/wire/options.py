@@ -57,6 +57,14 @@ class MountOptions:
     subtype: str = "regionfs"          # third column: fuse.SUBTYPE
     own: dict[str, str] = field(default_factory=dict)  # the caller's options; "" where no value was given
 
+    def words(self) -> list[str]:
+        """As words of fusermount3's and libfuse's -o."""
+        words = [name for name, (bit, on) in FLAGS.items() if on == bool(self.flags & bit)]
+        if self.allow_other:
+            words.append("allow_other")
+        return [*words, "default_permissions", f"max_read={self.max_read}",
+                f"fsname={escape(self.fsname)}", f"subtype={escape(self.subtype)}"]
+
 
 def parse_options(text: str, own: Collection[str] = (), fsname: str = "regionfs") -> MountOptions:
     r"""MountOptions for "ro,allow_other,...": commas separate, `\,` and `\\` escape, the last of a kind wins.

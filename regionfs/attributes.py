@@ -1,0 +1,98 @@
+"""What stat(2) shows of the tree's nodes: sizes, times, owners and allocated blocks.
+
+A fixed-size file has the size and mode of its manifest, the newest times of its sources and the
+daemon's owner; a `whole` file has its source's own attributes, as a bind mount would.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from typing import NamedTuple
+
+from regionfs import execute
+from regionfs.errors import RegionfsError
+from regionfs.manifest.inspect import SourceFacts
+from regionfs.source import Sources
+from regionfs.tree import Directory, FileNode, Node
+
+BLOCK = 4096  # f_bsize and st_blksize
+
+
+class Attributes(NamedTuple):
+    """struct stat, as far as a composite file has one; times in ns, `blocks` in 512-byte units."""
+
+    ino: int
+    size: int
+    blocks: int
+    atime: int
+    mtime: int
+    ctime: int
+    mode: int
+    nlink: int
+    uid: int
+    gid: int
+
+
+class AttributeReader:
+    """Attributes of nodes over open sources; `time` (ns) is what has no source to take it from."""
+
+    def __init__(self, sources: Sources, time: int) -> None:
+        self._sources = sources
+        self._time = time
+        self._uid, self._gid = os.getuid(), os.getgid()
+        self._blocks: dict[int, tuple[object, int]] = {}  # inode -> (stamps of its sources, allocated units)
+
+    def read(self, node: Node) -> Attributes:
+        """What stat(2) shows of a node."""
+        if isinstance(node, Directory):
+            links = 2 + sum(isinstance(child, Directory) for child in node.children.values())
+            return Attributes(node.ino, 0, 0, self._time, self._time, self._time, stat.S_IFDIR | 0o555, links,
+                              self._uid, self._gid)
+        if node.spec.whole is not None:
+            return self._whole_attributes(node, node.spec.whole)
+        assert node.spec.regions is not None
+        seen = [self._last_seen(key) for key in node.spec.sources]
+        mtime = max((found.mtime_ns for found in seen), default=self._time)
+        ctime = max((found.ctime_ns for found in seen), default=self._time)
+        return Attributes(node.ino, node.spec.regions.size, self._allocated(node, seen), mtime, mtime, ctime,
+                          stat.S_IFREG | node.spec.permissions, 1, self._uid, self._gid)
+
+    def _whole_attributes(self, node: FileNode, key: str) -> Attributes:
+        """The source's own, less what the mount does not give: set-id bits, write bits of a ro file."""
+        found = os.fstat(self._sources.fd(key))
+        mode = stat.S_IMODE(found.st_mode) & (0o777 if node.spec.writable else 0o555)
+        size = self.size(node)
+        blocks = -(-size // 512) if stat.S_ISBLK(found.st_mode) else found.st_blocks
+        return Attributes(node.ino, size, blocks, found.st_atime_ns, found.st_mtime_ns, found.st_ctime_ns,
+                          stat.S_IFREG | (mode if node.spec.mode is None else node.spec.mode), 1,
+                          found.st_uid, found.st_gid)
+
+    def _last_seen(self, key: str) -> SourceFacts:
+        """The source as it is, or, where it can serve no more, as it was: stat goes on, open tells."""
+        try:
+            return self._sources.look(key)
+        except (RegionfsError, OSError):
+            return self._sources.facts(key)
+
+    def _allocated(self, node: FileNode, seen: list[SourceFacts]) -> int:
+        """512-byte units with data; counted again when a source changed."""
+        state = tuple(found.stamp for found in seen)
+        known = self._blocks.get(node.ino)
+        if known is None or known[0] != state:
+            assert node.spec.regions is not None
+            try:
+                units = -(-execute.allocated(node.spec.regions, self._sources) // 512)
+            except (RegionfsError, OSError):
+                units = -(-node.spec.regions.size // 512)
+            known = self._blocks[node.ino] = (state, units)
+        return known[1]
+
+    def size(self, node: FileNode) -> int:
+        """Bytes in the file now."""
+        if node.spec.regions is not None:
+            return node.spec.regions.size
+        assert node.spec.whole is not None
+        if self._sources.facts(node.spec.whole).kind == "block":
+            return self._sources.facts(node.spec.whole).size
+        return os.fstat(self._sources.fd(node.spec.whole)).st_size

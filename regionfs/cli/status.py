@@ -1,0 +1,39 @@
+"""regionfs status: what running mounts do."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from regionfs.cli.common import examples, json_option, print_json, table
+from regionfs.units import human_size
+
+
+@click.command(epilog=examples("regionfs status", "regionfs status /mnt/vm --json"))
+@click.argument("directory", required=False, type=click.Path(path_type=Path))
+@json_option
+def status(directory: Path | None, as_json: bool) -> None:
+    """Show mounts; per file its mode, reason, opens, and what the daemon served."""
+    from regionfs.daemon.start import statuses
+
+    mounts = list(statuses(directory.resolve() if directory is not None else None))
+    if as_json:
+        print_json({"mounts": mounts})
+        return
+    if not mounts:
+        click.echo("no mounts", err=True)
+    for mount in mounts:
+        _print(mount)
+
+
+def _print(mount: dict[str, Any]) -> None:
+    click.echo(f"{mount['mountpoint']}: {mount['manifest']}, engine {mount['engine']}, pid {mount['pid']}, "
+               f"{mount['restarts']} restarts")
+    rows = [(path, human_size(file["size"]), file["mode"], str(file["opens"]),
+             f"{file['reads']} ({human_size(file['read_bytes'])})",
+             f"{file['writes']} ({human_size(file['write_bytes'])})", file["reason"])
+            for path, file in mount["files"].items()]
+    for line in table(("file", "size", "mode", "opens", "reads", "writes", "reason"), rows):
+        click.echo(f"  {line}")

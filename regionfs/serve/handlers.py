@@ -1,0 +1,242 @@
+"""FUSE requests -> calls of the file system -> reply messages: one row per opcode.
+
+Shared by nothing but the native engine; knows messages, not descriptors or threads. A handler
+returns the reply's bytes, or raises OSError. Opcodes without a row get ENOSYS, which the kernel
+remembers: it stops sending FLUSH, INTERRUPT and the like, and keeps locks to itself.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import time
+from collections.abc import Callable, Iterator
+from typing import cast
+
+from regionfs.attributes import BLOCK, Attributes
+from regionfs.fs import Changes, FileSystem
+from regionfs.wire import abi, codec
+from regionfs.wire.abi import Opcode
+from regionfs.wire.parse import Request
+from regionfs.wire.replies import (
+    Attr,
+    AttrOut,
+    EntryOut,
+    GetxattrOut,
+    LseekOut,
+    OpenOut,
+    StatfsOut,
+)
+from regionfs.wire.requests import (
+    FallocateIn,
+    FsyncIn,
+    GetxattrIn,
+    LseekIn,
+    OpenIn,
+    ReadIn,
+    SetattrIn,
+    SetxattrIn,
+)
+
+ENTRY_SECONDS = 3600  # names change only when the manifest is read again, and then we say so
+ATTR_SECONDS = 1      # of a fixed-size file: its times follow the sources
+NAME_MAX = 255
+
+Handler = Callable[[Request], bytes]
+
+
+class Handlers:
+    """The table of opcodes over one file system."""
+
+    def __init__(self, fs: FileSystem) -> None:
+        self._fs = fs
+        self.table: dict[int, Handler] = {
+            Opcode.LOOKUP: self._lookup,
+            Opcode.GETATTR: self._getattr,
+            Opcode.SETATTR: self._setattr,
+            Opcode.OPEN: self._open,
+            Opcode.RELEASE: self._release,
+            Opcode.OPENDIR: self._opendir,
+            Opcode.READDIR: self._readdir,
+            Opcode.READDIRPLUS: self._readdirplus,
+            Opcode.RELEASEDIR: _done,
+            Opcode.STATFS: self._statfs,
+            Opcode.FSYNC: self._fsync,
+            Opcode.FSYNCDIR: _done,
+            Opcode.SYNCFS: self._syncfs,
+            Opcode.GETXATTR: self._getxattr,
+            Opcode.LISTXATTR: self._listxattr,
+            Opcode.SETXATTR: self._setxattr,
+            Opcode.REMOVEXATTR: self._removexattr,
+            Opcode.LSEEK: self._lseek,
+            Opcode.FALLOCATE: self._fallocate,
+            Opcode.DESTROY: _done,
+            **dict.fromkeys((Opcode.MKNOD, Opcode.MKDIR, Opcode.SYMLINK, Opcode.LINK, Opcode.UNLINK, Opcode.RMDIR,
+                             Opcode.RENAME, Opcode.RENAME2, Opcode.CREATE, Opcode.TMPFILE), _read_only),
+        }
+
+    def _lookup(self, request: Request) -> bytes:
+        return codec.pack(self._entry(self._fs.lookup(request.header.nodeid, request.names[0])))
+
+    def _getattr(self, request: Request) -> bytes:
+        return codec.pack(self._attr_out(self._fs.getattr(request.header.nodeid)))
+
+    def _setattr(self, request: Request) -> bytes:
+        changes = _changes(cast(SetattrIn, request.body))
+        return codec.pack(self._attr_out(self._fs.setattr(request.header.nodeid, changes)))
+
+    def _open(self, request: Request) -> bytes:
+        body = cast(OpenIn, request.body)
+        opened = self._fs.open(request.header.nodeid, body.flags)
+        flags = (abi.FOPEN_DIRECT_IO if opened.direct else 0) | (abi.FOPEN_KEEP_CACHE if opened.keep_cache else 0)
+        return codec.pack(OpenOut(0, flags))
+
+    def _release(self, request: Request) -> bytes:
+        self._fs.release(request.header.nodeid)
+        return b""
+
+    def _opendir(self, request: Request) -> bytes:
+        self._fs.readdir(request.header.nodeid)
+        return codec.pack(OpenOut(0, abi.FOPEN_KEEP_CACHE | abi.FOPEN_CACHE_DIR))
+
+    def _readdir(self, request: Request) -> bytes:
+        body = cast(ReadIn, request.body)
+        records = (codec.dirent(ino, offset, mode, name)
+                   for name, ino, mode, offset in self._entries(request.header.nodeid, body.offset))
+        return codec.fill(records, body.size)[0]
+
+    def _readdirplus(self, request: Request) -> bytes:
+        body, ino = cast(ReadIn, request.body), request.header.nodeid
+        return codec.fill(self._records_plus(ino, body.offset), body.size)[0]
+
+    def _records_plus(self, parent: int, start: int) -> Iterator[bytes]:
+        for name, ino, mode, offset in self._entries(parent, start):
+            if name in (b".", b".."):  # the kernel wants no lookup of these
+                entry = EntryOut(0, 0, 0, 0, 0, 0, _attr(_bare(ino, mode)))
+            else:
+                entry = self._entry(self._fs.getattr(ino))
+            yield codec.direntplus(entry, offset, name)
+
+    def _entries(self, ino: int, start: int) -> Iterator[tuple[bytes, int, int, int]]:
+        """(name, inode, mode, offset of the entry after it) from the entry at `start` on."""
+        fixed = ((b".", ino, 0o040000), (b"..", self._fs.parent(ino), 0o040000))
+        children = self._fs.readdir(ino)
+        for position in range(start, 2 + len(children)):
+            if position < 2:
+                yield *fixed[position], position + 1
+            else:
+                name, child, mode = children[position - 2]
+                yield name, child, mode, position + 1
+
+    def _statfs(self, request: Request) -> bytes:
+        block, blocks, files = self._fs.statfs()
+        return codec.pack(StatfsOut(blocks, 0, 0, files, 0, block, NAME_MAX, block))
+
+    def _fsync(self, request: Request) -> bytes:
+        body = cast(FsyncIn, request.body)
+        self._fs.fsync(request.header.nodeid, bool(body.fsync_flags & abi.FSYNC_FDATASYNC))
+        return b""
+
+    def _syncfs(self, request: Request) -> bytes:
+        self._fs.sync()
+        return b""
+
+    def _getxattr(self, request: Request) -> bytes:
+        return _sized(self._fs.getxattr(request.header.nodeid, request.names[0]), cast(GetxattrIn, request.body))
+
+    def _listxattr(self, request: Request) -> bytes:
+        names = b"".join(name + b"\0" for name in self._fs.listxattr(request.header.nodeid))
+        return _sized(names, cast(GetxattrIn, request.body))
+
+    def _setxattr(self, request: Request) -> bytes:
+        flags = cast(SetxattrIn, request.body).flags
+        self._fs.setxattr(request.header.nodeid, request.names[0], bytes(request.data), flags)
+        return b""
+
+    def _removexattr(self, request: Request) -> bytes:
+        self._fs.removexattr(request.header.nodeid, request.names[0])
+        return b""
+
+    def _lseek(self, request: Request) -> bytes:
+        body = cast(LseekIn, request.body)
+        return codec.pack(LseekOut(self._fs.lseek(request.header.nodeid, body.offset, body.whence)))
+
+    def _fallocate(self, request: Request) -> bytes:
+        body = cast(FallocateIn, request.body)
+        self._fs.fallocate(request.header.nodeid, body.mode, body.offset, body.length)
+        return b""
+
+    def _entry(self, found: Attributes) -> EntryOut:
+        seconds = self._attr_seconds(found.ino)
+        return EntryOut(found.ino, 0, ENTRY_SECONDS, seconds, 0, 0, _attr(found))
+
+    def _attr_out(self, found: Attributes) -> AttrOut:
+        return AttrOut(self._attr_seconds(found.ino), 0, _attr(found))
+
+    def _attr_seconds(self, ino: int) -> int:
+        return 0 if self._fs.is_whole(ino) else ATTR_SECONDS
+
+
+def written_range(request: Request, size: int) -> tuple[int, int] | None:
+    """(offset, length) of bytes that this request, now done, has changed; `size` is the file's."""
+    match request.body:
+        case FallocateIn(offset=offset, length=length):
+            return offset, length
+        case SetattrIn(valid=valid, size=start) if valid & abi.SetattrValid.SIZE:
+            return min(start, size), max(start, size) - min(start, size) or 1
+    return None
+
+
+def touches_disk(opcode: int) -> bool:
+    """True for requests that may wait for a disk for long: their thread should not be the one that reads on."""
+    return opcode in (Opcode.FSYNC, Opcode.SYNCFS, Opcode.FALLOCATE, Opcode.LSEEK)
+
+
+def _done(request: Request) -> bytes:
+    return b""
+
+
+def _read_only(request: Request) -> bytes:
+    raise OSError(errno.EROFS, "the manifest defines the tree")
+
+
+def _changes(body: SetattrIn) -> Changes:
+    valid, fields = body.valid, abi.SetattrValid
+    now = time.time_ns()
+
+    def stamp(given: int, at_once: int, seconds: int, nanoseconds: int) -> int | None:
+        if valid & at_once:
+            return now
+        # the field is unsigned on the wire, time_t is not
+        signed = seconds - 2**64 if seconds >= 2**63 else seconds
+        return signed * 10**9 + nanoseconds if valid & given else None
+
+    return Changes(
+        size=body.size if valid & fields.SIZE else None,
+        mode=body.mode if valid & fields.MODE else None,
+        uid=body.uid if valid & fields.UID else None,
+        gid=body.gid if valid & fields.GID else None,
+        atime=stamp(fields.ATIME, fields.ATIME_NOW, body.atime, body.atimensec),
+        mtime=stamp(fields.MTIME, fields.MTIME_NOW, body.mtime, body.mtimensec),
+        drop_setid=bool(valid & fields.KILL_SUIDGID),
+    )
+
+
+def _sized(value: bytes, body: GetxattrIn) -> bytes:
+    """The protocol's two forms: size 0 asks how large, else the value must fit."""
+    if body.size == 0:
+        return codec.pack(GetxattrOut(len(value)))
+    if len(value) > body.size:
+        raise OSError(errno.ERANGE, os.strerror(errno.ERANGE))
+    return value
+
+
+def _bare(ino: int, mode: int) -> Attributes:
+    return Attributes(ino, 0, 0, 0, 0, 0, mode, 1, 0, 0)
+
+
+def _attr(found: Attributes) -> Attr:
+    (atime, atimensec), (mtime, mtimensec), (ctime, ctimensec) = (
+        divmod(stamp, 10**9) for stamp in (found.atime, found.mtime, found.ctime))
+    return Attr(found.ino, found.size, found.blocks, atime % 2**64, mtime % 2**64, ctime % 2**64,
+                atimensec, mtimensec, ctimensec, found.mode, found.nlink, found.uid, found.gid, 0, BLOCK)

@@ -1,0 +1,192 @@
+"""The native engine: requests read from a ready /dev/fuse descriptor, answered from the file system.
+
+Takes a descriptor on which INIT was answered and serves it until the mount is gone. READ and WRITE
+are taken from the buffer as they come; everything else goes through the codec and the table of
+handlers. Reads are tried with RWF_NOWAIT first, so that what the page cache holds is answered by
+the thread that read the request; see relay for what happens otherwise.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+from collections.abc import Sequence
+
+from regionfs.errors import MountError, ProtocolError, RegionfsError
+from regionfs.execute import NOWAIT
+from regionfs.fs import FileSystem
+from regionfs.serve.handlers import Handlers, touches_disk, written_range
+from regionfs.serve.relay import Relay
+from regionfs.wire import abi, codec, device
+from regionfs.wire.abi import MIN_READ_BUFFER, NotifyCode, Opcode
+from regionfs.wire.codec import OUT_HEADER, OUT_HEADER_SIZE
+from regionfs.wire.parse import IO_REQUEST, IO_REQUEST_SIZE, Request, parse
+from regionfs.wire.replies import NotifyInvalInodeOut, WriteOut
+from regionfs.wire.requests import InitIn
+from regionfs.wire.session import RETRY, Negotiated, VersionError, Wanted, negotiate
+
+log = logging.getLogger("regionfs")
+
+_SILENT = frozenset({Opcode.FORGET, Opcode.BATCH_FORGET})  # requests that get no reply
+_READ, _WRITE = int(Opcode.READ), int(Opcode.WRITE)
+
+
+def handshake(fd: int, wanted: Wanted) -> Negotiated:
+    """Answer the connection's INIT. Raises VersionError, MountError when the mount went away before."""
+    buffer = bytearray(MIN_READ_BUFFER)
+    while size := device.receive(fd, buffer):
+        request = parse(buffer, size)
+        if not isinstance(request.body, InitIn):
+            raise ProtocolError(f"opcode {request.header.opcode} came before INIT")
+        unique = request.header.unique
+        try:
+            negotiated = negotiate(request.body, wanted)
+        except VersionError as error:
+            device.send(fd, (codec.error(unique, error.errno),))
+            raise
+        device.send(fd, codec.reply(unique, codec.pack(negotiated.reply() if negotiated else RETRY)))
+        if negotiated is not None:
+            return negotiated
+    raise MountError("the mount was ended before it began to answer")
+
+
+class Server:
+    """Serves one connection; run() returns when the mount is gone."""
+
+    def __init__(self, fs: FileSystem, fd: int, negotiated: Negotiated) -> None:
+        self._fs = fs
+        self._device = fd
+        self._request_size = negotiated.buffer_size
+        self._reply_size = OUT_HEADER_SIZE + negotiated.max_write
+        self._handlers = Handlers(fs)
+        self._relay = Relay(self._lead)
+
+    def run(self) -> None:
+        """Answer requests in this thread and as many more as disks keep waiting."""
+        self._relay.run()
+
+    def invalidate(self, ino: int, offset: int, length: int) -> None:
+        """Drop the kernel's pages of a range. May wait for requests on them: never while leading."""
+        self._send(codec.notify(NotifyCode.INVAL_INODE, codec.pack(NotifyInvalInodeOut(ino, offset, length))))
+
+    def _lead(self, relay: Relay) -> None:
+        """Read and answer requests until another thread leads."""
+        request, answer = memoryview(bytearray(self._request_size)), memoryview(bytearray(self._reply_size))
+        while relay.leads():
+            size = self._receive(request)
+            if not size:
+                relay.end()
+                return
+            self._answer(request, size, answer)
+
+    def _receive(self, request: memoryview) -> int:
+        """Bytes of the next request; 0 when there will be none."""
+        try:
+            return device.receive(self._device, request)
+        except OSError as error:
+            log.error("reading the FUSE device: %s", error)
+            return 0
+
+    def _answer(self, request: memoryview, size: int, answer: memoryview) -> None:
+        if size >= IO_REQUEST_SIZE:
+            length, opcode, unique, ino, _, _, _, _, offset, count, io_flags, _, flags = IO_REQUEST.unpack_from(request)
+            if opcode == _READ and length == size == IO_REQUEST_SIZE:
+                self._read(unique, ino, offset, count, not io_flags & abi.READ_LOCKOWNER, answer)
+                return
+            if opcode == _WRITE and length == size == IO_REQUEST_SIZE + count:
+                self._write(unique, ino, offset, request[IO_REQUEST_SIZE:size], io_flags, flags)
+                return
+        self._other(request, size)
+
+    def _read(self, unique: int, ino: int, offset: int, count: int, paging: bool, answer: memoryview) -> None:
+        """A READ; `paging` when it fills the kernel's page cache (a direct one names its owner)."""
+        try:
+            buffer = answer[OUT_HEADER_SIZE:OUT_HEADER_SIZE + count]
+            try:
+                done = self._fs.read_into(ino, offset, buffer, paging=paging, flags=NOWAIT)
+            except BlockingIOError:
+                self._relay.step_down()
+                done = self._fs.read_into(ino, offset, buffer, paging=paging)
+        except OSError as error:
+            self._fail(unique, error)
+            return
+        end = OUT_HEADER_SIZE + done
+        OUT_HEADER.pack_into(answer, 0, end, 0, unique)
+        self._send((answer[:end],))
+
+    def _write(self, unique: int, ino: int, offset: int, data: memoryview, io_flags: int, flags: int) -> None:
+        paging = bool(io_flags & abi.WRITE_CACHE)
+        self._relay.risk()
+        try:
+            done = self._fs.write(ino, offset, data, paging=paging, append=bool(flags & os.O_APPEND),
+                                  drop_setid=bool(io_flags & abi.WRITE_KILL_SUIDGID))
+        except OSError as error:
+            self._fail(unique, error)
+            return
+        finally:
+            self._relay.safe()
+        spans = self._fs.elsewhere(ino, offset, done)
+        reply = codec.reply(unique, codec.pack(WriteOut(done)))
+        if paging:  # whoever drops pages may wait for this very write-back: first the reply
+            self._send(reply)
+        self._drop(spans)
+        if not paging:
+            self._send(reply)
+
+    def _other(self, buffer: memoryview, size: int) -> None:
+        unique = 0
+        try:
+            request = parse(buffer, size)
+            unique, opcode = request.header.unique, request.header.opcode
+            if opcode in _SILENT:
+                return
+            handler = self._handlers.table.get(opcode)
+            if handler is None:
+                self._send((codec.error(unique, errno.ENOSYS),))
+                return
+            if touches_disk(opcode):
+                self._relay.step_down()
+            self._relay.risk()
+            before = self._size(request)
+            parts = handler(request)
+            self._relay.safe()
+            if (changed := written_range(request, before)) is not None:
+                self._drop(self._fs.elsewhere(request.header.nodeid, *changed))
+            self._send(codec.reply(unique, parts))
+        except ProtocolError as error:
+            log.error("%s", error)
+            self._send((codec.error(_unique(buffer, size), errno.EIO),))
+        except (OSError, RegionfsError) as error:
+            self._fail(unique, error)
+        finally:
+            self._relay.safe()
+
+    def _size(self, request: Request) -> int:
+        """The file's size before a request that may change it."""
+        if request.header.opcode != Opcode.SETATTR:
+            return 0
+        return self._fs.getattr(request.header.nodeid).size
+
+    def _drop(self, spans: list[tuple[int, int, int]]) -> None:
+        if spans:
+            self._relay.step_down()
+            for ino, offset, length in spans:
+                self.invalidate(ino, offset, length)
+
+    def _fail(self, unique: int, error: OSError | RegionfsError) -> None:
+        number = error.errno or errno.EIO
+        if number == errno.EIO:
+            log.debug("EIO: %s", error)
+        self._send((codec.error(unique, number),))
+
+    def _send(self, buffers: Sequence[codec.Buffer]) -> None:
+        try:
+            device.send(self._device, buffers)
+        except OSError as error:
+            log.error("answering the kernel: %s", error)
+
+
+def _unique(buffer: memoryview, size: int) -> int:
+    """The request's number as far as one came, so that a malformed request does not hang its caller."""
+    return int.from_bytes(buffer[8:16], "little") if size >= 16 else 0

@@ -1,0 +1,111 @@
+"""Which thread reads the device: one leads, the others stand by.
+
+A Python process answers fastest with one thread that reads a request, answers it and reads the
+next. It must not wait for a disk, though. So the leader steps down before it does something slow:
+one that stands by reads on, and the old leader answers its request where it is, without copying
+anything to another thread. And where something turns out to be slow (a write that stalls, a stat
+on a dead server), the watchman deposes the leader after a grace period.
+
+Two leaders for a moment do no harm: the kernel gives every request to just one reader. That is why
+no lock is held around reading the device.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+
+GRACE = 0.002   # seconds in one request before the watchman calls another leader
+IDLE = 0.1      # seconds without anything to watch after which the watchman sleeps
+LIMIT = 32      # threads; when all of them wait for disks the leader has to wait too
+
+
+class Relay:
+    """Threads that run `lead(relay)` in turn: it must return when `relay.leads()` turns false."""
+
+    def __init__(self, lead: Callable[[Relay], None]) -> None:
+        self._lead = lead
+        self._change = threading.Condition()
+        self._leader: int | None = None
+        self._idle = 0
+        self._threads: list[threading.Thread] = []
+        self._ended = False
+        self._risk = 0.0                    # when the leader began something that may stall; 0: it did not
+        self._watched = threading.Event()   # the watchman is awake
+
+    def run(self) -> None:
+        """Serve with this thread among the others, until end() was called and all have returned."""
+        watchman = threading.Thread(target=self._watch, name="watchman", daemon=True)
+        watchman.start()
+        self._serve()
+        for thread in self._threads:
+            thread.join()
+        self._watched.set()
+        watchman.join()
+
+    def end(self) -> None:
+        """No more leaders."""
+        with self._change:
+            self._ended = True
+            self._change.notify_all()
+
+    def leads(self) -> bool:
+        """True while the calling thread is the leader."""
+        return self._leader == threading.get_ident() and not self._ended
+
+    def step_down(self) -> None:
+        """Let another thread read on; the caller is about to wait."""
+        self._replace(threading.get_ident())
+
+    def risk(self) -> None:
+        """The leader begins something that may stall; safe() ends it."""
+        self._risk = time.monotonic()
+        if not self._watched.is_set():
+            self._watched.set()
+
+    def safe(self) -> None:
+        """The leader is done with what might have stalled."""
+        if self._leader == threading.get_ident():
+            self._risk = 0.0
+
+    def _serve(self) -> None:
+        while self._follow():
+            self._lead(self)
+            # returns because another leads, or because all ended
+
+    def _follow(self) -> bool:
+        with self._change:
+            self._idle += 1
+            while self._leader is not None and not self._ended:
+                self._change.wait()
+            self._idle -= 1
+            self._leader = threading.get_ident()
+            return not self._ended
+
+    def _replace(self, leader: int) -> None:
+        with self._change:
+            if self._leader != leader or self._ended:
+                return
+            if not self._idle and len(self._threads) >= LIMIT - 1:
+                return
+            self._leader, self._risk = None, 0.0
+            if self._idle:
+                self._change.notify()
+            else:
+                thread = threading.Thread(target=self._serve, name=f"server-{len(self._threads) + 1}", daemon=True)
+                self._threads.append(thread)
+                thread.start()
+
+    def _watch(self) -> None:
+        quiet = 0.0
+        while not self._ended:
+            self._watched.wait()
+            time.sleep(GRACE)
+            leader, since = self._leader, self._risk
+            quiet = 0.0 if since else quiet + GRACE
+            if since and leader is not None and time.monotonic() - since > GRACE:
+                self._replace(leader)
+            elif quiet > IDLE:
+                quiet = 0.0
+                self._watched.clear()
