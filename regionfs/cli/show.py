@@ -107,7 +107,8 @@ def _print_maps(shown: list[Shown], show_all: bool) -> None:
     for number, item in enumerate(shown):
         if number:
             console.print()
-        console.print(f"{item.path}  {human_size(item.regions.size)}", style="bold")
+        size = item.regions.size
+        console.print(f"{item.path}  {human_size(size)} ({size} bytes)", style="bold")
         console.print(str(item.choice))
         _print_picture(console, item.regions)
         for line in _region_lines(item.regions, show_all):

@@ -1,0 +1,46 @@
+"""`regionfs doctor`: honest about what is there."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+from pathlib import Path
+
+from tests.cli.conftest import Cli, Command
+
+
+def test_json(command: Command) -> None:
+    """Every check has an answer, a reason, and a remedy where the answer is no."""
+    done = command("doctor", "--json")
+    found = json.loads(done.stdout)
+    assert (platform.python_version(), platform.release()) == (found["python"], found["kernel"])
+    assert ["iomap", "passthrough", "composed", "userspace"] == list(found["modes"])
+    for ability in (*found["machine"].values(), *found["modes"].values()):
+        assert ability["reason"]
+        assert ability["available"] == (ability["remedy"] == "")
+    assert {"soft", "hard"} == found["open_files"].keys()
+    assert (0 if found["engine"] else 1) == done.returncode
+
+
+def test_the_device_is_as_it_is(run: Cli) -> None:
+    """The answer agrees with access(2)."""
+    found = json.loads(run("doctor", "--json").stdout)
+    assert os.access("/dev/fuse", os.R_OK | os.W_OK) == found["machine"]["/dev/fuse"]["available"]
+
+
+def test_a_missing_helper_is_named_with_its_package(command: Command, tmp_path: Path) -> None:
+    """With nothing on PATH the answer is no, and says what to install."""
+    found = json.loads(command("doctor", "--json", env={"PATH": str(tmp_path)}).stdout)
+    helper = found["machine"]["fusermount3"]
+    assert (False, "install the package fuse3") == (helper["available"], helper["remedy"])
+
+
+def test_text(run: Cli) -> None:
+    """Remedies stand below what they would help."""
+    lines = run("doctor").stdout.splitlines()
+    found = json.loads(run("doctor", "--json").stdout)
+    for name, ability in {**found["machine"], **found["modes"]}.items():
+        index = next(number for number, line in enumerate(lines) if line.split()[:1] == [name])
+        assert ability["reason"] in lines[index]
+        assert not ability["remedy"] or f"-> {ability['remedy']}" in lines[index + 1]
