@@ -104,7 +104,7 @@ def check_bytes(regions: RegionMap | None, sources: Sources, model: Model) -> No
 
 def check_read(regions: RegionMap, sources: Sources, model: Model, offset: int, length: int) -> int:
     """One read; returns how many bytes were settled by it: those read, or the bad ones."""
-    buffer = bytearray(length)
+    buffer = bytearray(b"\xff" * length)  # what a hole does not overwrite shows
     actual = attempt(execute.read_into, regions, sources, offset, memoryview(buffer))
     expected = attempt(model.read, offset, length)
     assert expected == (bytes(buffer[:actual]) if isinstance(actual, int) else actual)
