@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 from regionfs.errors import UsageError
-from regionfs.formats import vmdk
+from regionfs.formats import dmsetup, vmdk
 from regionfs.formats.values import Composite, Exported, Foreign, FormatError, Imported
 
 HEAD = 64 << 10  # bytes that are looked at to guess a format
@@ -34,6 +34,11 @@ FORMATS = {row.name: row for row in (
            lambda head, path: vmdk.sniff(head), vmdk.read, vmdk.write,
            "whole 512-byte sectors; export: no error regions, access is not kept, "
            "holes, inline data and borders off a sector go into a side file"),
+    Format("dmsetup", "device-mapper table of linear, zero and error targets, plain or concise", ".table",
+           lambda head, path: dmsetup.sniff(head), dmsetup.read, dmsetup.write,
+           "whole 512-byte sectors; import: loop devices become their files; export: files get loop devices whose "
+           "losetup lines are printed, access is one for the whole device, inline data and borders off a sector "
+           "go into a side file"),
 )}
 
 

@@ -57,7 +57,7 @@ def exported(name: str, path: Path, out: Path, file: str = "disk.img") -> Export
     return write(composite(path, out, file))
 
 
-def imported(name: str, content: str | bytes, directory: Path, **keys: Any) -> Imported:
+def imported(name: str, content: str | bytes, directory: Path, /, **keys: Any) -> Imported:
     """A reader's answer to `content`, for a manifest in the same directory."""
     data = content.encode() if isinstance(content, str) else content
     return FORMATS[name].read(Foreign(directory / "in.map", data, directory / "m.yaml", **keys))
