@@ -61,7 +61,7 @@ class RegionReader:
         if not isinstance(node, List):
             self._report.problem(node, self._path, f"a list is wanted here, not {describe_node(node)}")
             return None
-        layers = [layer for index, item in enumerate(node.items) if (layer := self._layer(item, index))]
+        layers = self.layers(node)
         self._check_overlaps(layers)
         end = max((layer.region.end for layer in layers), default=0)
         if size is not None and size_node is not None and end > size:
@@ -71,6 +71,10 @@ class RegionReader:
             return None
         regions = flatten([layer.region for layer in layers])
         return RegionMap(end if size is None else size, regions) if is_flat(regions) else None
+
+    def layers(self, node: List) -> list[Layer]:
+        """The regions as declared, in the order of the text, without those that have a problem."""
+        return [layer for index, item in enumerate(node.items) if (layer := self._layer(item, index))]
 
     def _layer(self, node: Node, index: int) -> Layer | None:
         path = f"{self._path}[{index}]"
