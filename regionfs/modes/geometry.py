@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from regionfs.plan import Mapping, plan_read
 from regionfs.regions import Kind, RegionMap
@@ -27,21 +27,24 @@ _MAX_CHUNK = 1 << 30              # bytes; 1 << chunkbits fits a C int on every 
 class Geometry:
     """How a region map fits EROFS: block and chunk in bytes, and what they cost."""
 
-    block: int   # bytes; 0 where starts and source offsets do not agree modulo 512
-    chunk: int   # bytes, a power of two
-    index: int   # bytes of chunk index
-    copied: int  # bytes copied into the image
-    reach: int   # bytes; the furthest end of a mapping in its source
+    block: int     # bytes; 0 where starts and source offsets do not agree modulo 512
+    chunk: int     # bytes, a power of two
+    index: int     # bytes of chunk index
+    copied: int    # bytes copied into the image
+    reach: int     # bytes; the furthest end of a mapping in its source
+    errors: bool   # an error region is in the map
 
     @property
     def objection(self) -> str:
         """Why EROFS cannot hold the map, as a sentence; empty when it can."""
         blocks = f"{self.block}-byte blocks"
+        if self.errors:
+            return "it has an error region"
         if not self.block:
             return f"a region's start and source offset differ modulo {BLOCKS[-1]}"
         if self.index > INDEX_LIMIT:
-            return (f"its chunk index would take {human_size(self.index)}, over the limit of "
-                    f"{human_size(INDEX_LIMIT)}: its borders lie on {blocks}")
+            return (f"its chunk index would take {human_size(self.index)} with {human_size(self.chunk)} a chunk, "
+                    f"over the limit of {human_size(INDEX_LIMIT)}")
         if self.copied > COPY_LIMIT:
             return (f"{human_size(self.copied)} would have to be copied (inline data, borders inside "
                     f"{blocks}), over the limit of {human_size(COPY_LIMIT)}")
@@ -50,44 +53,47 @@ class Geometry:
                     f"{human_size(NO_BLOCK * self.block)} that {blocks} can number")
         return ""
 
+    @property
+    def cost(self) -> tuple[bool, int]:
+        """What to minimise: over a limit last, then the image's size."""
+        return bool(self.objection), self.index + self.copied
+
 
 def measure(regions: RegionMap) -> Geometry:
     """The largest block that all starts and source offsets agree with, and the cheapest chunk.
 
-    A larger chunk halves the index and copies more: copying never shrinks with the chunk, so the search
-    ends where it alone costs more than the best so far.
+    A chunk twice as large halves the index and never copies less.
     """
-    disagreement, reach = 0, 0
+    disagreement, reach, errors = 0, 0, False
     starts, ends = array("q"), array("q")
     for run in runs(regions):
         if run.kind is Kind.SOURCE:
             disagreement |= run.address - run.offset
             reach = max(reach, run.address + run.length)
+        elif run.kind is Kind.ERROR:
+            errors = True
         if run.kind is not Kind.DATA:
             starts.append(run.offset)
             ends.append(run.end)
     block = next((size for size in BLOCKS if disagreement % size == 0), 0)
-    if not block:
-        return Geometry(0, 0, 0, 0, reach)
-    best = None
-    for shift in range((_MAX_CHUNK // block).bit_length()):
-        candidate = _price(regions.size, starts, ends, block, block << shift, reach)
-        if best is not None and candidate.copied > best.index + best.copied:
-            break
-        if best is None or candidate.index + candidate.copied < best.index + best.copied:
-            best = candidate
-        if candidate.chunk >= regions.size:
-            break
-    assert best is not None
+    best = Geometry(block, block, 0, 0, reach, errors)
+    if best.objection:
+        return best
+    best = _price(best, regions.size, starts, ends)
+    candidate = best
+    while candidate.chunk < min(regions.size, _MAX_CHUNK) and candidate.copied <= COPY_LIMIT:
+        candidate = _price(replace(candidate, chunk=2 * candidate.chunk), regions.size, starts, ends)
+        best = min(best, candidate, key=lambda geometry: geometry.cost)
     return best
 
 
-def _price(size: int, starts: array[int], ends: array[int], block: int, chunk: int, reach: int) -> Geometry:
-    """What `chunk` costs; [starts, ends) are the runs that need no copying inside."""
+def _price(geometry: Geometry, size: int, starts: array[int], ends: array[int]) -> Geometry:
+    """What its chunk costs; [starts, ends) are the runs that need no copying inside."""
+    block, chunk = geometry.block, geometry.chunk
     count = -(-size // chunk)
     kept = sum(max(0, last_chunk(end, size, block, chunk) - -(-start // chunk))
                for start, end in zip(starts, ends, strict=True))
-    return Geometry(block, chunk, 8 * count, (count - kept) * chunk, reach)
+    return replace(geometry, index=8 * count, copied=(count - kept) * chunk)
 
 
 def last_chunk(end: int, size: int, block: int, chunk: int) -> int:

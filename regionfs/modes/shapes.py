@@ -69,24 +69,34 @@ def composed(file: FileSpec, facts: Mapping[str, SourceFacts], neighbours: Neigh
         return f"it follows the size of {file.whole}, and a composed file cannot"
     if not file.sources:
         return "it has no source region"
-    for number, region in enumerate(regions, 1):
-        where = f"region {number}"
-        if region.kind is Kind.ERROR:
-            return f"{where} is an error region, and a composed file has none"
-        if region.kind is not Kind.SOURCE:
-            continue
-        if region.writable:
-            return f"{where} is rw, and a composed file is read-only"
-        if facts[region.source].kind == "block":
-            return f"{where} lies on the block device {region.source}, not on a regular file"
-        if region.shift % SECTOR:
-            return f"{where} starts at {region.start}, {_misfit(region)}"
+    geometry = measure(regions)
+    if file.writable or geometry.errors or not geometry.block or _devices(file, facts):
+        return _uncomposable(regions, facts)
     identities = [facts[key].identity for key in file.sources]
     if writer := next((neighbours.written[one] for one in identities if one in neighbours.written), ""):
         return f"its bytes can be written through {writer}, and a composed file would not see that"
     if len(file.sources) > MAX_DEVICES:
         return f"it has {len(file.sources)} sources, over the limit of {MAX_DEVICES}"
-    return measure(regions).objection
+    return geometry.objection
+
+
+def _uncomposable(regions: RegionMap, facts: Mapping[str, SourceFacts]) -> str:
+    """The first region that EROFS cannot show."""
+    for number, region in enumerate(regions, 1):
+        if region.kind is Kind.ERROR:
+            return f"region {number} is an error region, and a composed file has none"
+        if region.writable:
+            return f"region {number} is rw, and a composed file is read-only"
+        if region.kind is Kind.SOURCE and facts[region.source].kind == "block":
+            return f"region {number} lies on the block device {region.source}, not on a regular file"
+        if region.kind is Kind.SOURCE and region.shift % SECTOR:
+            return f"region {number} starts at {region.start}, {_misfit(region)}"
+    return ""
+
+
+def _devices(file: FileSpec, facts: Mapping[str, SourceFacts]) -> bool:
+    """True when any source of the file is a block device."""
+    return any(facts[key].kind == "block" for key in file.sources)
 
 
 def iomap(file: FileSpec, facts: Mapping[str, SourceFacts], neighbours: Neighbours) -> str:
