@@ -119,17 +119,25 @@ def _helper() -> Ability:
     status = Path(path).stat()
     if os.geteuid() and not (status.st_mode & stat.S_ISUID and status.st_uid == 0):
         return Ability(False, f"{path} is not setuid root", f"chown root {path} && chmod u+s {path}")
-    done = subprocess.run([path, "--version"], capture_output=True, text=True, timeout=PATIENCE, check=False)
-    return Ability(True, f"{path}, {done.stdout.strip()}")
+    works, said = _try([path, "--version"])
+    return Ability(True, f"{path}, {said}") if works else Ability(False, f"{path}: {said}", "reinstall fuse3")
 
 
 def _pyfuse3() -> Ability:
-    done = subprocess.run([sys.executable, "-c", _PYFUSE3], capture_output=True, text=True, timeout=PATIENCE,
-                          check=False)
-    if done.returncode == 0:
-        return Ability(True, done.stdout.strip())
-    return Ability(False, (done.stderr.strip().splitlines() or ["it does not start"])[-1],
-                   "install libfuse3-dev, pkg-config and gcc, then pip install pyfuse3")
+    works, said = _try([sys.executable, "-c", _PYFUSE3])
+    if works:
+        return Ability(True, said)
+    return Ability(False, said, "install libfuse3-dev, pkg-config and gcc, then pip install pyfuse3")
+
+
+def _try(arguments: list[str]) -> tuple[bool, str]:
+    """Whether the program does its work, and the last line it says."""
+    try:
+        done = subprocess.run(arguments, capture_output=True, text=True, timeout=PATIENCE, check=False)
+    except (OSError, subprocess.TimeoutExpired) as error:
+        return False, f"it does not start: {error}"
+    lines = (done.stdout if done.returncode == 0 else done.stderr).strip().splitlines()
+    return done.returncode == 0, lines[-1] if lines else f"exit status {done.returncode}"
 
 
 def _allow_other() -> Ability:

@@ -30,15 +30,15 @@ class Row(NamedTuple):
 
 
 COMMANDS = {
+    "mount": Row("regionfs.cli.mount:mount", "Mount a manifest; returns when the mount answers."),
+    "umount": Row("regionfs.cli.umount:umount", "Unmount, and wait until data is safe."),
+    "status": Row("regionfs.cli.status:status", "Show mounts, and what their daemons served."),
     "check": Row("regionfs.cli.check:check", "Report every problem of manifests; nothing is mounted."),
     "show": Row("regionfs.cli.show:show", "Show the region maps: table, picture, mode and reason."),
     "plan": Row("regionfs.cli.plan:plan", "Show where the bytes of one request come from."),
     "cat": Row("regionfs.cli.cat:cat", "Write a composite file's bytes to stdout without mounting."),
     "import": Row("regionfs.cli.import_:import_", "Make a manifest of a foreign map: VMDK, dmsetup, GPT, split set..."),
     "export": Row("regionfs.cli.export:export", "Write a composite file's map in a foreign format."),
-    "mount": Row("regionfs.cli.mount:mount", "Mount a manifest; returns when the mount answers."),
-    "umount": Row("regionfs.cli.umount:umount", "Unmount, and wait until data is safe."),
-    "status": Row("regionfs.cli.status:status", "Show mounts, and what their daemons served."),
     "doctor": Row("regionfs.cli.doctor:doctor", "Show what this machine can do, and what would help."),
     "completion": Row("regionfs.cli.completion:completion", "Print the completion script for a shell."),
 }

@@ -44,3 +44,12 @@ def test_text(run: Cli) -> None:
         index = next(number for number, line in enumerate(lines) if line.split()[:1] == [name])
         assert ability["reason"] in lines[index]
         assert not ability["remedy"] or f"-> {ability['remedy']}" in lines[index + 1]
+
+
+def test_a_helper_that_fails_is_reported_with_what_it_says(command: Command, tmp_path: Path) -> None:
+    """A broken installation is an answer, not a crash."""
+    helper = tmp_path / "fusermount3"
+    helper.write_text("#!/bin/sh\necho 'no libfuse here' >&2\nexit 3\n")
+    helper.chmod(0o4755)
+    found = json.loads(command("doctor", "--json", env={"PATH": str(tmp_path)}).stdout)["machine"]["fusermount3"]
+    assert (False, f"{helper}: no libfuse here") == (found["available"], found["reason"])
