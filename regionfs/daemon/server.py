@@ -68,6 +68,8 @@ class Daemon:
             engine.join()
         finally:
             control.close()
+            if mounts.find(self.config.mountpoint):  # the engine failed: leave no dead mount behind
+                device.unmount(str(self.config.mountpoint), lazy=True)
             self._settle()
 
     def status(self, request: dict[str, Any]) -> dict[str, Any]:
@@ -110,7 +112,9 @@ class Daemon:
     def _mount_pyfuse(self) -> Callable[[], None]:
         from regionfs.serve import pyfuse
         try:
-            pyfuse.mount(self.fs, str(self.config.mountpoint), set(self.config.options.words()))
+            # libfuse sets max_read itself
+            words = {word for word in self.config.options.words() if not word.startswith("max_read")}
+            pyfuse.mount(self.fs, str(self.config.mountpoint), words)
         except RuntimeError as error:  # libfuse has told stderr why
             raise MountError(f"cannot mount on {self.config.mountpoint}: {error}") from error
         self.engine = "pyfuse3"
@@ -144,9 +148,8 @@ class Daemon:
         self._sources.close()
 
     def _raise_read_ahead(self) -> None:
-        for mount in mounts.list_mounts():
-            if mount.mountpoint == str(self.config.mountpoint):
-                mounts.raise_readahead(mount.device, READ_AHEAD_KIB)
+        if mount := mounts.find(self.config.mountpoint):
+            mounts.raise_readahead(mount.device, READ_AHEAD_KIB)
 
     def _raise_limits(self) -> None:
         """As many descriptors as we may have: a source each."""

@@ -24,7 +24,7 @@ from regionfs.wire import mounts
 def check_mountpoint(config: MountConfig, manifest: Manifest) -> None:
     """Raise MountError, with what to do, when `config.mountpoint` cannot be mounted on."""
     point = config.mountpoint
-    if any(mount.mountpoint == str(point) for mount in mounts.list_mounts()):
+    if mounts.find(point):
         raise MountError(f"{point} is mounted already; see regionfs status, end it with regionfs umount {point}")
     try:
         if not point.is_dir():
@@ -60,11 +60,20 @@ def serve_in_background(config: MountConfig, manifest: Manifest, kernel: Kernel)
     with os.fdopen(receive, "rb") as stream:
         answer = stream.read()
     if answer == b"ready\n":
+        _await_answer(config.mountpoint, log)
         return
     os.waitpid(pid, 0)
     if not answer:
         raise MountError(f"the daemon ended before the mount answered; see {log}")
     raise MountError(answer.decode())
+
+
+def _await_answer(mountpoint: Path, log: Path) -> None:
+    """Ask the mount itself: ready means answering."""
+    try:
+        os.statvfs(mountpoint)
+    except OSError as error:
+        raise MountError(f"the daemon ended before the mount answered ({error.strerror}); see {log}") from error
 
 
 def _daemon(config: MountConfig, manifest: Manifest, kernel: Kernel, log: Path, send: int) -> None:

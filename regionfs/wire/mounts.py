@@ -32,6 +32,11 @@ def list_mounts(text: str | None = None) -> list[Mount]:
     return [mount for mount in map(_parse, text.splitlines()) if mount.fstype == FSTYPE]
 
 
+def find(mountpoint: Path) -> Mount | None:
+    """The regionfs mount on `mountpoint`, the topmost where there are several; None without one."""
+    return next((mount for mount in reversed(list_mounts()) if mount.mountpoint == str(mountpoint)), None)
+
+
 def raise_readahead(device: int, kib: int) -> bool:
     """Let the kernel read ahead up to `kib` KiB on the mount with this st_dev; never lowers it.
 
