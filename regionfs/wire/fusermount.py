@@ -35,9 +35,11 @@ def mount(mountpoint: str, options: MountOptions) -> int:
     with ours, theirs:
         _run(["-o", ",".join(options.words()), "--", mountpoint], f"cannot mount on {mountpoint}", theirs)
         theirs.close()
-        _, fds, _, _ = socket.recv_fds(ours, 1, 1, socket.MSG_CMSG_CLOEXEC)
+        _, fds, _, _ = socket.recv_fds(ours, 1, 1)
     if not fds:
         raise MountError(f"cannot mount on {mountpoint}: {HELPER} sent no descriptor")
+    # recv_fds() passes no flags on, so not MSG_CMSG_CLOEXEC
+    os.set_inheritable(fds[0], False)
     return fds[0]
 
 
