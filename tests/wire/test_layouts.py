@@ -73,7 +73,7 @@ def test_struct(cls: type[Message], minor: int, tmp_path: Path) -> None:
     name = cls.__name__
     if SINCE.get(name, 0) > minor:
         pytest.skip(f"struct of {name} came with 7.{SINCE[name]}, {HEADER} is 7.{minor}")
-    struct = "struct fuse_" + re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=Rename)(?=2)(?!2)", "_", name).lower()
+    struct = "struct fuse_" + re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name).lower()
     fields = {field: span for field, span in spans(cls).items() if SINCE.get(f"{name}.{field}", 0) <= minor}
     known = FIELDS.get(name, {})
     rows = "".join(f'printf("%zu %zu\\n", offsetof({struct}, {known.get(field, field)}),'
