@@ -5,8 +5,8 @@ before anything is believed; what does not add up is a ProtocolError, never a gu
 per opcode. An opcode without a row is no error: what follows its header comes back unread in `data`, and
 the server answers ENOSYS or has a table of its own.
 
-**The hot path.** READ and WRITE come 150,000 times a second, and parse() takes 1.7 us where one unpack takes 0.1. So
-a server may take them first: with `n` >= IO_REQUEST_SIZE bytes received in `buffer`,
+**The hot path.** READ and WRITE come 150,000 times a second, and parse() takes 1.7 us where one
+unpack takes 0.1. So a server may take them first: with `n` >= IO_REQUEST_SIZE bytes received in `buffer`,
 
     (length, opcode, unique, nodeid, uid, gid, pid,
      fh, offset, size, io_flags, lock_owner, flags) = IO_REQUEST.unpack_from(buffer)
