@@ -120,7 +120,7 @@ def _like(old: str, value: int) -> str:
         return hex(value)
     if old.endswith("s") and value % 512 == 0:
         return f"{value // 512}s"
-    return str(value) if old.isdecimal() else format_size(value)
+    return str(value) if old.isdecimal() and old != "0" else format_size(value)
 
 
 def _size_change(old: MapText, draft: Draft) -> list[Replacement]:
