@@ -13,7 +13,7 @@ from regionfs.errors import SourceError
 from regionfs.manifest.inspect import inspect_source
 from regionfs.manifest.parse import Node
 from regionfs.manifest.report import Reporter, child
-from regionfs.manifest.values import read_map, read_path, read_text
+from regionfs.manifest.values import knows_all, read_map, read_path, read_text
 from regionfs.units import format_size
 
 FILE_LIMIT = 64 * 2**20  # bytes of all inline files of a manifest
@@ -33,6 +33,8 @@ class InlineReader:
         """The bytes of a `data` mapping, at least one."""
         fields = read_map(self._report, node, path, KINDS)
         if fields is None:
+            return None
+        if not fields and not knows_all(node, fields):
             return None
         if len(fields) != 1:
             given = " and ".join(fields) or "none"

@@ -18,7 +18,7 @@ from regionfs.manifest.region import RegionReader
 from regionfs.manifest.report import Reporter, child
 from regionfs.manifest.schema import VERSION, FileSpec, Manifest
 from regionfs.manifest.sources import SourceTable
-from regionfs.manifest.values import describe_node, read_access, read_map, read_mode
+from regionfs.manifest.values import describe_node, knows_all, read_access, read_map, read_mode, read_text
 from regionfs.units import format_size
 
 LIMIT = 64 * 2**20  # bytes of a manifest, unless told otherwise
@@ -80,26 +80,29 @@ class _Loader:
 
     def load(self, root: Map) -> Manifest:
         fields = read_map(self._report, root, "", ("regionfs", "sources", "files")) or {}
-        self._check_version(fields.get("regionfs"), root)
+        self._check_version(fields, root)
         if "sources" in fields:
             self._sources.declare(fields["sources"])
         files = {}
         if "files" in fields:
             files = self._files(fields["files"])
-        else:
+        elif knows_all(root, fields):
             self._report.problem(root, "", "files is missing")
         self._report.finish()
         return Manifest(self._path, self._sources.specs, files)
 
-    def _check_version(self, node: Node | None, root: Map) -> None:
+    def _check_version(self, fields: dict[str, Node], root: Map) -> None:
+        node = fields.get("regionfs")
+        if node is None and not knows_all(root, fields):
+            return
         if node is None:
             self._report.problem(root, "", f"regionfs is missing; write regionfs: {VERSION} first")
         elif not isinstance(node, Text) or node.text != str(VERSION):
-            self._report.problem(node, "regionfs", f"the version is {VERSION}, not {describe_node(node)}")
+            self._report.problem(node, "regionfs", f"version {VERSION} is wanted here, found {describe_node(node)}")
 
     def _files(self, node: Node) -> dict[str, FileSpec]:
         if not isinstance(node, Map):
-            self._report.problem(node, "files", f"paths are wanted here, not {describe_node(node)}")
+            self._report.problem(node, "files", f"paths are wanted here, found {describe_node(node)}")
             return {}
         files = {}
         directories = {name[:slash.start()] for name in node.entries for slash in re.finditer("/", name)}
@@ -111,6 +114,8 @@ class _Loader:
         return files
 
     def _check_name(self, key: Text, path: str, directories: set[str]) -> None:
+        if read_text(self._report, key, path, "a path") is None:
+            return
         parts = key.text.split("/")
         if key.text in directories:
             self._report.problem(key, path, "this file is also the directory of another")
@@ -128,8 +133,9 @@ class _Loader:
         if fields is None:
             return None
         if ("regions" in fields) == ("whole" in fields):
-            both = "both" if "whole" in fields else "neither"
-            self._report.problem(node, path, f"a file has either regions or whole; here {both}")
+            if "whole" in fields or knows_all(node, fields):
+                both = "both" if "whole" in fields else "neither"
+                self._report.problem(node, path, f"a file has either regions or whole; here {both}")
             return None
         if "whole" in fields:
             return self._whole(name, fields, path)

@@ -138,13 +138,15 @@ class _Builder:
         if isinstance(event, yaml.AliasEvent):
             alias = clip(event.anchor or "")
             self._problem(event, f"the alias *{alias} is not allowed; write the value out")
-            self._report.silence(line, column)
-            return Text("", False, line, column)
+            alias_node = Text("", False, line, column)
+            self._report.silence(alias_node)
+            return alias_node
         assert isinstance(event, yaml.ScalarEvent | yaml.CollectionStartEvent)
         if event.anchor is not None:
             self._problem(event, f"the anchor &{clip(event.anchor)} is not allowed; write the value out")
         if event.tag is not None:
-            self._problem(event, f"the tag {clip(event.tag)} is not allowed")
+            tag = clip(event.tag.replace("tag:yaml.org,2002:", "!!"))
+            self._problem(event, f"the tag {tag} is not allowed")
         if isinstance(event, yaml.ScalarEvent):
             return Text(event.value, not event.style, line, column)
         if depth > MAX_DEPTH:
@@ -175,9 +177,11 @@ class _Builder:
             self._trail.append(name)
             if name in entries:
                 self._problem(event, f"given twice; first on line {entries[name][0].line}")
-            elif key.plain and name == "<<":
-                self._problem(event, "merge keys are not allowed; write the keys out")
             value = self._node(next(self._events), depth + 1)
+            if key.plain and name == "<<":
+                self._problem(event, "merge keys are not allowed; write the keys out")
+                self._report.silence(key)
+                self._report.silence(value)
             self._trail.pop()
             entries.setdefault(name, (key, value))
         return entries

@@ -10,10 +10,10 @@ from typing import NamedTuple
 
 from regionfs.manifest.inline import InlineReader
 from regionfs.manifest.layers import find_overlaps, flatten, is_flat
-from regionfs.manifest.parse import List, Map, Node
+from regionfs.manifest.parse import List, Node
 from regionfs.manifest.report import Reporter
 from regionfs.manifest.sources import SourceTable
-from regionfs.manifest.values import describe_node, read_access, read_flag, read_map, read_size
+from regionfs.manifest.values import describe_node, knows_all, read_access, read_flag, read_map, read_size
 from regionfs.regions import Kind, Region, RegionMap
 from regionfs.units import MAX_OFFSET, align_up
 
@@ -59,7 +59,7 @@ class RegionReader:
         """The region map; `size_node` is the file's `size`. None after a problem."""
         size = None if size_node is None else read_size(self._report, size_node, size_path)
         if not isinstance(node, List):
-            self._report.problem(node, self._path, f"a list is wanted here, not {describe_node(node)}")
+            self._report.problem(node, self._path, f"a list is wanted here, found {describe_node(node)}")
             return None
         layers = self.layers(node)
         self._check_overlaps(layers)
@@ -108,8 +108,8 @@ class RegionReader:
             length = read_size(self._report, fields["length"], f"{path}.length", least=1)
         if "offset" in fields:
             offset = read_size(self._report, fields["offset"], f"{path}.offset")
-        if not kinds and isinstance(node, Map) and len(fields) < len(node.entries):
-            return None  # the unknown key, which was reported, may be the kind
+        if not kinds and not knows_all(node, fields):
+            return None
         if len(kinds) != 1:
             self._report.problem(node, path, f"a region has exactly one of {', '.join(KINDS)}; "
                                              f"here {' and '.join(kinds) or 'none'}")

@@ -38,9 +38,9 @@ class Reporter:
             raise ManifestError([*self._sorted(), Problem(
                 self.file, place.line, place.column, "", f"stopped after {MAX_PROBLEMS} problems")])
 
-    def silence(self, line: int, column: int) -> None:
+    def silence(self, place: Placed) -> None:
         """Say nothing more about this place: what stands there is not what was written."""
-        self._silent.add((line, column))
+        self._silent.add((place.line, place.column))
 
     def fatal(self, line: int, column: int, message: str, path: str = "") -> ManifestError:
         """The error to raise when nothing after this place can be read."""
@@ -58,8 +58,8 @@ class Reporter:
 def child(path: str, key: str) -> str:
     """The path of what lies under `key`: 'files["vm/disk.img"]', 'sources.root'."""
     if not _WORD.fullmatch(key):
-        shown = clip(key).replace("\\", "\\\\").replace('"', '\\"')
-        return f'{path}["{shown}"]'
+        shown = clip(key).replace("\\", "\\\\") if key.isprintable() else clip(key)
+        return f"{path}['{shown}']" if '"' in shown else f'{path}["{shown}"]'
     return f"{path}.{clip(key)}" if path else clip(key)
 
 

@@ -13,7 +13,7 @@ from regionfs.manifest.inspect import SourceFacts, inspect_source
 from regionfs.manifest.parse import Map, Node, Text
 from regionfs.manifest.report import Reporter, child
 from regionfs.manifest.schema import SourceSpec
-from regionfs.manifest.values import describe_node, nearest, read_map, read_path, read_size
+from regionfs.manifest.values import describe_node, knows_all, nearest, read_map, read_path, read_size, read_text
 
 
 class SourceTable:
@@ -29,10 +29,12 @@ class SourceTable:
     def declare(self, node: Node) -> None:
         """Take in the `sources` mapping."""
         if not isinstance(node, Map):
-            self._report.problem(node, "sources", f"names are wanted here, not {describe_node(node)}")
+            self._report.problem(node, "sources", f"names are wanted here, found {describe_node(node)}")
             return
         for name, (key, value) in node.entries.items():
             path = child("sources", name)
+            if read_text(self._report, key, path, "a name") is None:
+                continue
             if not name or "/" in name or "\0" in name:
                 self._report.problem(key, path, "a source's name is a word without '/'")
             self._declare_one(name, value, path)
@@ -45,7 +47,8 @@ class SourceTable:
             if fields is None:
                 return
             if "path" not in fields:
-                self._report.problem(node, path, "path is missing")
+                if knows_all(node, fields):
+                    self._report.problem(node, path, "path is missing")
                 return
             where, pin = fields["path"], fields.get("size")
             path = child(path, "path")

@@ -20,20 +20,20 @@ _MODE = re.compile(r"0?[0-7]{3}")
 
 
 def describe_node(node: Node) -> str:
-    """What stands there, for a message: "a list", "a mapping", "no value" or the text in quotes."""
+    """What stands there, for a message: "a list", "a mapping", "nothing" or the text in quotes."""
     if isinstance(node, List):
         return "a list"
     if isinstance(node, Map):
         return "a mapping"
     if node.plain and not node.text:
-        return "no value"
+        return "nothing"
     return f"'{clip(node.text)}'"
 
 
 def read_map(report: Reporter, node: Node, path: str, known: Sequence[str]) -> dict[str, Node] | None:
     """The mapping's values by key, without unknown keys, which are reported with the nearest known one."""
     if not isinstance(node, Map):
-        report.problem(node, path, f"a mapping is wanted here, not {describe_node(node)}")
+        report.problem(node, path, f"a mapping is wanted here, found {describe_node(node)}")
         return None
     values = {}
     for name, (key, value) in node.entries.items():
@@ -44,10 +44,15 @@ def read_map(report: Reporter, node: Node, path: str, known: Sequence[str]) -> d
     return values
 
 
+def knows_all(node: Node, fields: dict[str, Node]) -> bool:
+    """False when `node` has an unknown key, which may stand for the one that a caller misses."""
+    return not isinstance(node, Map) or len(node.entries) == len(fields)
+
+
 def read_size(report: Reporter, node: Node, path: str, *, least: int = 0) -> int | None:
     """A number of bytes, at least `least`."""
     if not isinstance(node, Text) or (node.plain and not node.text):
-        report.problem(node, path, f"a number of bytes is wanted here, not {describe_node(node)}")
+        report.problem(node, path, f"a number of bytes is wanted here, found {describe_node(node)}")
         return None
     try:
         value = parse_size(node.text)
@@ -63,12 +68,14 @@ def read_size(report: Reporter, node: Node, path: str, *, least: int = 0) -> int
 def read_text(report: Reporter, node: Node, path: str, what: str = "a string") -> str | None:
     """A string that every YAML reader takes for one."""
     if not isinstance(node, Text):
-        report.problem(node, path, f"{what} is wanted here, not {describe_node(node)}")
+        report.problem(node, path, f"{what} is wanted here, found {describe_node(node)}")
+        return None
+    if node.plain and not node.text:
+        report.problem(node, path, f"{what} is wanted here, found nothing")
         return None
     if node.plain and (meaning := misread(node.text)):
-        hint = f'; write "{clip(node.text)}" in quotes' if node.text else ""
-        report.problem(node, path, f"{what} is wanted here, but YAML reads "
-                                   f"{describe_node(node) if node.text else 'nothing'} as {meaning}{hint}")
+        report.problem(node, path, f"{what} is wanted here, but YAML reads '{clip(node.text)}' as {meaning}; "
+                                   f'write "{clip(node.text)}"')
         return None
     return node.text
 
@@ -87,7 +94,7 @@ def read_flag(report: Reporter, node: Node, path: str) -> bool | None:
     if isinstance(node, Text) and node.plain and node.text in ("true", "false"):
         return node.text == "true"
     report.problem(node, path, f"true or false is wanted here, in this spelling and without quotes, "
-                               f"not {describe_node(node)}")
+                               f"found {describe_node(node)}")
     return None
 
 
@@ -95,7 +102,7 @@ def read_access(report: Reporter, node: Node, path: str) -> bool | None:
     """True for `rw`, False for `ro`."""
     if isinstance(node, Text) and node.text in ("ro", "rw"):
         return node.text == "rw"
-    report.problem(node, path, f"ro or rw is wanted here, not {describe_node(node)}")
+    report.problem(node, path, f"ro or rw is wanted here, found {describe_node(node)}")
     return None
 
 
@@ -104,7 +111,7 @@ def read_mode(report: Reporter, node: Node, path: str) -> int | None:
     if isinstance(node, Text) and not node.plain and _MODE.fullmatch(node.text):
         return int(node.text, 8)
     report.problem(node, path, 'permissions are wanted here, octal and in quotes such as "0644", '
-                               f"not {describe_node(node)}")
+                               f"found {describe_node(node)}")
     return None
 
 

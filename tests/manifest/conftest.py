@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
-from tests.harness import PROJECT
+from tests.harness import NOBODY, PROJECT
 
 EXAMPLES = PROJECT / "manifests"
 
@@ -30,3 +33,24 @@ def examples(tmp_path_factory: pytest.TempPathFactory) -> Path:
         shutil.copy(path, copy)
     subprocess.run([EXAMPLES / "make-sources", copy], check=True)
     return copy
+
+
+@contextmanager
+def ordinary() -> Iterator[None]:
+    """This process without root's privileges."""
+    if os.geteuid() != 0:
+        yield
+        return
+    os.seteuid(NOBODY)
+    try:
+        yield
+    finally:
+        os.seteuid(0)
+
+
+@pytest.fixture
+def open_directory(session_directory: Path, request: pytest.FixtureRequest) -> Path:
+    """A directory that every user can enter."""
+    path = session_directory / request.node.name
+    path.mkdir(mode=0o755)
+    return path

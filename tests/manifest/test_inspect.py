@@ -5,38 +5,17 @@ from __future__ import annotations
 import os
 import socket
 import subprocess
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
 
 from regionfs.errors import SourceError
 from regionfs.manifest.inspect import inspect_open, inspect_source
-from tests.harness import NOBODY
+from tests.manifest.conftest import ordinary
 
 Loop = Callable[..., AbstractContextManager[Path]]
-
-
-@contextmanager
-def ordinary() -> Iterator[None]:
-    """This process without root's privileges."""
-    if os.geteuid() != 0:
-        yield
-        return
-    os.seteuid(NOBODY)
-    try:
-        yield
-    finally:
-        os.seteuid(0)
-
-
-@pytest.fixture
-def open_directory(session_directory: Path, request: pytest.FixtureRequest) -> Path:
-    """A directory that every user can enter."""
-    path = session_directory / request.node.name
-    path.mkdir(mode=0o755)
-    return path
 
 
 def refusal(path: Path, *, writable: bool = False) -> str:
@@ -98,7 +77,7 @@ def test_open_descriptor_gives_the_same_facts(directory: Path) -> None:
 def test_open_descriptor_of_a_pipe() -> None:
     """A name that means a pipe by the time it is opened is refused."""
     reader, writer = os.pipe()
-    with pytest.raises(SourceError, match="^x is a FIFO; a source is a regular file or a block device$"):
+    with pytest.raises(SourceError, match="x is a FIFO; a source is"):
         inspect_open(reader, "x")
     os.close(reader)
     os.close(writer)
