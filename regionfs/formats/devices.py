@@ -1,7 +1,7 @@
-"""Which bytes a block device of this machine shows: a loop device's are its file's.
+"""What readers may ask this machine: a source's size, and which file a loop device shows.
 
 Source: Linux Documentation/ABI/testing/sysfs-block (loop/backing_file, offset, sizelimit; partition,
-start). Reads sysfs and nothing else; knows no format.
+start). Knows no format.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from regionfs.formats.values import SECTOR, FormatError
+from regionfs.manifest.inspect import inspect_source
 from regionfs.units import MAX_OFFSET
 
 
@@ -40,6 +41,11 @@ def from_system(name: str, sys: Path = Path("/sys")) -> Device:
         if line.startswith("DEVNAME="):
             return Device(Path("/dev") / line.removeprefix("DEVNAME="))
     raise FormatError(f"{name}: the kernel does not tell the name of block device {number}")
+
+
+def size_of(path: Path) -> int:
+    """Bytes of the regular file or block device at `path`. Raises SourceError."""
+    return inspect_source(path).size
 
 
 def _number(name: str) -> str:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 from regionfs.errors import UsageError
-from regionfs.formats import dmsetup, vmdk
+from regionfs.formats import dmsetup, qemu_map, sfdisk, split, vmdk
 from regionfs.formats.values import Composite, Exported, Foreign, FormatError, Imported
 
 HEAD = 64 << 10  # bytes that are looked at to guess a format
@@ -39,6 +39,16 @@ FORMATS = {row.name: row for row in (
            "whole 512-byte sectors; import: loop devices become their files; export: files get loop devices whose "
            "losetup lines are printed, access is one for the whole device, inline data and borders off a sector "
            "go into a side file"),
+    Format("qemu-map", "the output of qemu-img map --output=json", ".json",
+           lambda head, path: qemu_map.sniff(head), qemu_map.read, qemu_map.write,
+           "import: --source names the image's file, which QEMU leaves out; export: no inline data, no error "
+           "regions, access is not kept"),
+    Format("split", "split set image.001, image.00, image.aa or image.part1; IN is any piece", ".001 .aa .part1",
+           lambda head, path: split.sniff(path), split.read, None,
+           "import only; gaps are refused, pieces of unequal size warned about", "path"),
+    Format("gpt", "disk with a GPT or MBR, or its sfdisk --json: a file per partition and gap", ".img .json",
+           lambda head, path: sfdisk.sniff(head), sfdisk.read, None,
+           "import only, a composite disk is an image for sfdisk already; --file names the directory", "disk"),
 )}
 
 
@@ -50,9 +60,11 @@ def find(name: str) -> Format:
 
 
 def guess(head: bytes, path: Path) -> Format:
-    """The one format that `path`, which begins with `head`, is of. Raises FormatError when none or several fit."""
-    found = [row for row in FORMATS.values() if row.sniff(head, path)]
-    if len(found) == 1:
-        return found[0]
-    names = ", ".join(row.name for row in found or FORMATS.values())
-    raise FormatError(f"{path}: {'several formats fit' if found else 'no format fits'}; name one of {names}")
+    """The first format that `path`, which begins with `head`, may be of: the table goes from sure to likely.
+
+    Raises FormatError when none fits.
+    """
+    for row in FORMATS.values():
+        if row.sniff(head, path):
+            return row
+    raise FormatError(f"{path}: no format fits; name one of {', '.join(FORMATS)}")
