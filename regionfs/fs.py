@@ -20,7 +20,7 @@ from regionfs import execute
 from regionfs.attributes import BLOCK, AttributeReader, Attributes
 from regionfs.errors import RegionfsError
 from regionfs.manifest.schema import Manifest
-from regionfs.modes.choose import Choice
+from regionfs.modes.choose import Choice, Mode
 from regionfs.regions import Kind, Region, RegionMap
 from regionfs.sharing import Sharing, Span
 from regionfs.source import Sources
@@ -37,8 +37,10 @@ _ACCESS_KINDS = os.O_RDONLY | os.O_WRONLY | os.O_RDWR
 class Opened(NamedTuple):
     """How the kernel shall treat a new handle."""
 
-    direct: bool      # every read and write comes to us, uncached
-    keep_cache: bool  # what the page cache holds is still true
+    mode: Mode
+    direct: bool      # userspace: every read and write comes to us, uncached
+    keep_cache: bool  # userspace: what the page cache holds is still true
+    stamps: tuple[tuple[int, ...], ...]  # of the sources, as SourceFacts.stamp
 
 
 class Changes(NamedTuple):
@@ -85,7 +87,7 @@ class FileSystem:
 
     def getattr(self, ino: int) -> Attributes:
         """What stat(2) shows."""
-        return self._attributes.read(self._node(ino))
+        return self._attributes.read(self._node(ino))._replace(ino=ino)
 
     def size(self, node: FileNode) -> int:
         """Bytes in a file now."""
@@ -98,7 +100,7 @@ class FileSystem:
 
     def setattr(self, ino: int, changes: Changes) -> Attributes:
         """Change a `whole` rw file's source. Elsewhere EPERM, but for a truncate to the present size."""
-        node = self._file(ino)
+        node = self.file(ino)
         if node.spec.whole is None or not node.spec.writable:
             return self._setattr_fixed(node, changes)
         fd = self._fd(node.spec.whole)
@@ -160,7 +162,7 @@ class FileSystem:
 
     def open(self, ino: int, flags: int) -> Opened:
         """Check the sources and say how to cache. EROFS without a rw region, EIO when a source failed."""
-        node = self._file(ino)
+        node = self.file(ino)
         if flags & _ACCESS_KINDS != os.O_RDONLY and not node.spec.writable:
             raise OSError(errno.EROFS, node.spec.path)
         try:
@@ -177,41 +179,54 @@ class FileSystem:
         settled = all(f.kind == "file" and max(f.mtime_ns, f.ctime_ns) < limit for f in seen)
         keep = node.cached == stamps
         node.cached = stamps if settled else None
-        node.counters.opens += 1
-        return Opened(self._uncached(node), keep)
+        return Opened(node.choice.mode, self._uncached(node), keep, stamps)
 
-    def release(self, ino: int) -> None:
-        """A handle is gone."""
+    def fits_whole(self, node: FileNode, opened: Opened) -> bool:
+        """False for a fixed-size passthrough file whose source has grown: its handles would see that."""
+        regions = node.spec.regions
+        if opened.mode is not Mode.PASSTHROUGH or regions is None:
+            return True
+        return os.fstat(self.source_fd(node)).st_size == regions.size
 
-    def read_into(self, ino: int, offset: int, buffer: memoryview, *, paging: bool, flags: int = 0) -> int:
-        """Fill `buffer` from `offset`; return the count. `flags` as execute.read_into.
+    def source_fd(self, node: FileNode) -> int:
+        """The descriptor of a passthrough file's one source."""
+        return self._fd(node.spec.sources[0])
+
+    def source_fds(self, node: FileNode) -> dict[str, int]:
+        """Descriptors of all its sources, by key."""
+        return {key: self._fd(key) for key in node.spec.sources}
+
+    def read_into(self, ino: int, offset: int, buffer: memoryview, *, paging: bool, flags: int = 0,
+                  count: bool = True) -> int:
+        """Fill `buffer` from `offset`; return how many bytes there are. `flags` as execute.read_into.
 
         `paging` tells that the kernel fills its page cache: it takes a short answer for end of file
-        and shows zeros behind it, so then all bytes up to end of file come, or EIO.
+        and shows zeros behind it, so then all bytes up to end of file come, or EIO. `count`: for status.
         """
-        node = self._file(ino)
+        node = self.file(ino)
         whole = node.spec.whole
         try:
             if whole is not None:
-                count = os.preadv(self._sources.fd(whole), (buffer,), offset, flags)
-                if flags and count < len(buffer):
+                done = os.preadv(self._sources.fd(whole), (buffer,), offset, flags)
+                if flags and done < len(buffer):
                     raise BlockingIOError
             else:
                 regions = node.spec.regions
                 assert regions is not None
-                count = execute.read_into(regions, self._sources, offset, buffer, flags)
-                if paging and count < min(len(buffer), regions.size - offset):
-                    raise OSError(errno.EIO, f"{node.spec.path}: bytes at {offset + count} cannot be read")
+                done = execute.read_into(regions, self._sources, offset, buffer, flags)
+                if paging and done < min(len(buffer), regions.size - offset):
+                    raise OSError(errno.EIO, f"{node.spec.path}: bytes at {offset + done} cannot be read")
         except RegionfsError as error:
             raise OSError(errno.EIO, str(error)) from error
-        node.counters.reads += 1
-        node.counters.read_bytes += count
-        return count
+        if count:
+            node.counters.reads += 1
+            node.counters.read_bytes += done
+        return done
 
     def write(self, ino: int, offset: int, data: memoryview, *, paging: bool = False, append: bool = False,
               drop_setid: bool = False) -> int:
         """Write into rw regions, short at their border; `paging` for pages of a shared mapping."""
-        node = self._file(ino)
+        node = self.file(ino)
         if not node.spec.writable:
             raise OSError(errno.EROFS, node.spec.path)
         if node.spec.whole is not None:
@@ -232,13 +247,13 @@ class FileSystem:
 
     def elsewhere(self, ino: int, offset: int, length: int) -> list[tuple[int, int, int]]:
         """(inode, offset, length) of every other place that shows the bytes just written."""
-        node = self._file(ino)
+        node = self.file(ino)
         spans: list[Span] = self._sharing.elsewhere(node.spec.path, offset, length)
         return [(self.tree.files[span.path].ino, span.offset, span.length) for span in spans]
 
     def fsync(self, ino: int, data_only: bool) -> None:
         """Flush every rw source of the file; the first error is raised after all were tried."""
-        self._sources.sync(self._file(ino).spec.rw_sources, data_only)
+        self._sources.sync(self.file(ino).spec.rw_sources, data_only)
 
     def sync(self) -> None:
         """Flush every rw source of the mount."""
@@ -247,7 +262,7 @@ class FileSystem:
 
     def lseek(self, ino: int, offset: int, whence: int) -> int:
         """SEEK_DATA or SEEK_HOLE: holes of the map and holes inside the sources."""
-        node = self._file(ino)
+        node = self.file(ino)
         if whence not in (os.SEEK_DATA, os.SEEK_HOLE):
             raise OSError(errno.EINVAL, f"whence {whence}")
         seek = execute.seek_data if whence == os.SEEK_DATA else execute.seek_hole
@@ -255,7 +270,7 @@ class FileSystem:
 
     def fallocate(self, ino: int, mode: int, offset: int, length: int) -> None:
         """`whole`: forwarded. Fixed size: punch and zero inside rw ground; allocate changes nothing; no growth."""
-        node = self._file(ino)
+        node = self.file(ino)
         if not node.spec.writable:
             raise OSError(errno.EROFS, node.spec.path)
         if node.spec.whole is not None:
@@ -282,7 +297,8 @@ class FileSystem:
         except KeyError:
             raise OSError(errno.ESTALE, f"inode {ino}") from None
 
-    def _file(self, ino: int) -> FileNode:
+    def file(self, ino: int) -> FileNode:
+        """The file with this inode number. EISDIR, ESTALE."""
         node = self._node(ino)
         if isinstance(node, Directory):
             raise OSError(errno.EISDIR, f"inode {ino}")
@@ -314,8 +330,13 @@ class FileSystem:
         dropped, and two of them could wait for each other. Error regions that share a page with
         good bytes: the page cache fails whole pages.
         """
-        return node.spec.path in self._sharing.writers or (
+        return node.spec.path in self._sharing.writers or self._written_past_us(node) or (
             node.spec.regions is not None and node.spec.regions.has_unaligned_errors(BLOCK))
+
+    def _written_past_us(self, node: FileNode) -> bool:
+        """True when a passthrough file writes its source: choose keeps such files together, a fallback parts them."""
+        return any(self.tree.files[path].choice.mode is Mode.PASSTHROUGH
+                   for path in self._sharing.writers_beside(node.spec.path))
 
     def _map(self, node: FileNode, size: int = MAX_OFFSET) -> RegionMap:
         """Its region map; a `whole` file's is one region over `size` bytes."""

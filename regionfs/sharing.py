@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from regionfs.manifest.inspect import SourceFacts
 from regionfs.manifest.schema import FileSpec, Manifest
-from regionfs.plan import plan_write
+from regionfs.plan import plan_read
 from regionfs.regions import Kind
 from regionfs.units import MAX_OFFSET
 
@@ -45,7 +45,11 @@ class Sharing:
     def __init__(self, manifest: Manifest, facts: Mapping[str, SourceFacts]) -> None:
         self._identity = {key: found.identity for key, found in facts.items()}
         self._files = manifest.files
-        written = {self._identity[key] for file in manifest.files.values() for key in file.rw_sources}
+        self._writers_of: dict[Identity, list[str]] = {}
+        for file in manifest.files.values():
+            for key in file.rw_sources:
+                self._writers_of.setdefault(self._identity[key], []).append(file.path)
+        written = self._writers_of.keys()
         places: dict[Identity, list[Place]] = {}
         for file in manifest.files.values():
             if written.isdisjoint(self._identity[key] for key in file.sources):
@@ -57,6 +61,13 @@ class Sharing:
         #: files that write bytes which are shown somewhere else too
         self.writers = frozenset(place.path for index in self._places.values() for place in index.shared_writers())
 
+    def writers_beside(self, path: str) -> list[str]:
+        """Other files that may write a source which `path` shows."""
+        mine = {self._identity[key] for key in self._files[path].sources}
+        if mine.isdisjoint(self._writers_of):
+            return []
+        return [other for identity in mine for other in self._writers_of.get(identity, ()) if other != path]
+
     def elsewhere(self, path: str, offset: int, length: int) -> list[Span]:
         """Where else the rw bytes of `path` in [offset, offset + length) are shown."""
         file = self._files[path]
@@ -66,7 +77,9 @@ class Sharing:
             written = [(file.whole, offset, length, offset)]
         else:
             assert file.regions is not None
-            written = [(m.source, m.address, m.length, m.offset) for m in plan_write(file.regions, offset, length)]
+            # pages of a shared mapping may begin outside rw ground
+            written = [(m.source, m.address, m.length, m.offset)
+                       for m in plan_read(file.regions, offset, length) if m.writable]
         spans = []
         for key, start, count, own in written:
             index = self._places.get(self._identity[key])

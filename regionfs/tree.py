@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from hashlib import blake2b
 
 from regionfs.manifest.schema import FileSpec, Manifest
-from regionfs.modes.choose import Choice
+from regionfs.modes.choose import Choice, Mode
 
 ROOT = 1  # the protocol's node id of the root
 
@@ -21,7 +21,7 @@ ROOT = 1  # the protocol's node id of the root
 class Counters:
     """What was asked of one file; reads and writes are those that the daemon served."""
 
-    opens: int = 0
+    opens: dict[Mode, int] = field(default_factory=lambda: dict.fromkeys(Mode, 0))
     reads: int = 0
     read_bytes: int = 0
     writes: int = 0
@@ -37,6 +37,7 @@ class FileNode:
     choice: Choice
     counters: Counters = field(default_factory=Counters)
     cached: object = None  # the identities of its sources that the kernel's page cache was filled from
+    renewals: int = 0      # how often it got a new inode number
     trouble: str = ""      # the log line its last failed open wrote; said once
 
 
@@ -65,6 +66,12 @@ class Tree:
     def directories(self) -> Iterator[Directory]:
         """Every directory, the root first."""
         return (node for node in self.nodes.values() if isinstance(node, Directory))
+
+    def renew(self, node: FileNode) -> None:
+        """Give a file another inode number; open handles keep the old one."""
+        node.renewals += 1
+        node.ino = self._inode(f"{node.spec.path}\0{node.renewals}")
+        self.nodes[node.ino] = node
 
     def _add(self, path: str, spec: FileSpec, choice: Choice) -> None:
         parts = path.split("/")

@@ -27,7 +27,6 @@ def mount(manifest: Path, directory: Path, foreground: bool, options: str, engin
     from regionfs.daemon import start
     from regionfs.daemon.config import MountConfig
     from regionfs.modes.choose import DEFAULT_ORDER, parse_modes
-    from regionfs.modes.probe import probe
     from regionfs.wire.options import parse_options
 
     words = ",".join([options, *(["allow_other"] if allow_other else []), *(["ro"] if ro else [])])
@@ -39,4 +38,4 @@ def mount(manifest: Path, directory: Path, foreground: bool, options: str, engin
     loaded = load_manifest(path)
     start.check_mountpoint(config, loaded)
     serve = start.serve_in_foreground if foreground else start.serve_in_background
-    serve(config, loaded, probe())
+    serve(config, loaded)

@@ -20,7 +20,8 @@ from regionfs.daemon.control import ControlServer
 from regionfs.errors import MountError, RegionfsError
 from regionfs.fs import FileSystem
 from regionfs.manifest.schema import Manifest
-from regionfs.modes.choose import Kernel, choose_all
+from regionfs.modes.choose import Ability, Kernel, Mode, choose_all
+from regionfs.modes.probe import probe
 from regionfs.sharing import Sharing
 from regionfs.source import Sources, inspect_sources
 from regionfs.wire import device, mounts
@@ -34,15 +35,14 @@ READ_AHEAD_KIB = 4096  # see bench/results: streaming through the page cache gai
 class Daemon:
     """One mount from mount(2) to its end."""
 
-    def __init__(self, config: MountConfig, manifest: Manifest, kernel: Kernel) -> None:
+    def __init__(self, config: MountConfig, manifest: Manifest) -> None:
         self.config = config
         self._manifest = manifest
         self._raise_limits()
-        facts = inspect_sources(manifest)
-        choices = choose_all(manifest, facts, kernel, config.modes)
-        self._sources = Sources(manifest, facts)
-        self.fs = FileSystem(manifest, self._sources, choices, Sharing(manifest, facts))
+        self._facts = inspect_sources(manifest)
+        self._sources = Sources(manifest, self._facts)
         self.engine = ""
+        self.fs: FileSystem
         self._wake_read, self._wake_write = os.pipe2(os.O_CLOEXEC)
 
     def run(self, ready: Callable[[], None]) -> None:
@@ -79,7 +79,8 @@ class Daemon:
             counters = node.counters
             files[path] = {
                 "mode": node.choice.mode.value, "reason": node.choice.reason,
-                "size": self.fs.size(node), "opens": counters.opens,
+                "size": self.fs.size(node), "opens": sum(counters.opens.values()),
+                "opens_by_mode": {mode.value: count for mode, count in counters.opens.items() if count},
                 "reads": counters.reads, "read_bytes": counters.read_bytes,
                 "writes": counters.writes, "write_bytes": counters.write_bytes,
             }
@@ -102,7 +103,10 @@ class Daemon:
         mountpoint = str(self.config.mountpoint)
         fd = device.mount(mountpoint, self.config.options)
         try:
-            negotiated = handshake(fd, Wanted(max_write=self.config.options.max_read))
+            wanted = Wanted(max_write=self.config.options.max_read,
+                            passthrough=Mode.PASSTHROUGH in self.config.modes or Mode.COMPOSED in self.config.modes)
+            negotiated = handshake(fd, wanted)
+            self.fs = self._file_system(probe(device.Registry(fd).trial))
         except BaseException:
             device.unmount(mountpoint, lazy=True)
             raise
@@ -111,14 +115,21 @@ class Daemon:
 
     def _mount_pyfuse(self) -> Callable[[], None]:
         from regionfs.serve import pyfuse
+        none = Ability(False, "the pyfuse3 engine serves in userspace only", "--engine native")
+        self.fs = self._file_system(Kernel(none, none, none))
+        # libfuse sets max_read itself
+        words = {word for word in self.config.options.words() if not word.startswith("max_read")}
         try:
-            # libfuse sets max_read itself
-            words = {word for word in self.config.options.words() if not word.startswith("max_read")}
             pyfuse.mount(self.fs, str(self.config.mountpoint), words)
         except RuntimeError as error:  # libfuse has told stderr why
             raise MountError(f"cannot mount on {self.config.mountpoint}: {error}") from error
         self.engine = "pyfuse3"
         return pyfuse.run
+
+    def _file_system(self, kernel: Kernel) -> FileSystem:
+        """The manifest's files over this machine's abilities."""
+        choices = choose_all(self._manifest, self._facts, kernel, self.config.modes)
+        return FileSystem(self._manifest, self._sources, choices, Sharing(self._manifest, self._facts))
 
     def _serve(self, serve: Callable[[], None]) -> None:
         try:

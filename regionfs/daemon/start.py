@@ -17,7 +17,6 @@ from regionfs.daemon import runtime
 from regionfs.daemon.config import MountConfig
 from regionfs.errors import MountError
 from regionfs.manifest.schema import Manifest
-from regionfs.modes.choose import Kernel
 from regionfs.wire import mounts
 
 
@@ -39,14 +38,14 @@ def check_mountpoint(config: MountConfig, manifest: Manifest) -> None:
             raise MountError(f"source {spec.path} lies inside the mount point {point}, where the mount would hide it")
 
 
-def serve_in_foreground(config: MountConfig, manifest: Manifest, kernel: Kernel) -> None:
+def serve_in_foreground(config: MountConfig, manifest: Manifest) -> None:
     """Serve in this process until the mount ends; the log goes to stderr."""
     from regionfs.daemon.server import Daemon
     _log_to(None, config.verbose)
-    Daemon(config, manifest, kernel).run(lambda: None)
+    Daemon(config, manifest).run(lambda: None)
 
 
-def serve_in_background(config: MountConfig, manifest: Manifest, kernel: Kernel) -> None:
+def serve_in_background(config: MountConfig, manifest: Manifest) -> None:
     """Start a daemon and return when it answers. Raises MountError with its reason when it cannot."""
     log = runtime.log_of(config.mountpoint)
     receive, send = os.pipe2(os.O_CLOEXEC)
@@ -55,7 +54,7 @@ def serve_in_background(config: MountConfig, manifest: Manifest, kernel: Kernel)
     pid = os.fork()
     if pid == 0:
         os.close(receive)
-        _daemon(config, manifest, kernel, log, send)
+        _daemon(config, manifest, log, send)
     os.close(send)
     with os.fdopen(receive, "rb") as stream:
         answer = stream.read()
@@ -76,7 +75,7 @@ def _await_answer(mountpoint: Path, log: Path) -> None:
         raise MountError(f"the daemon ended before the mount answered ({error.strerror}); see {log}") from error
 
 
-def _daemon(config: MountConfig, manifest: Manifest, kernel: Kernel, log: Path, send: int) -> None:
+def _daemon(config: MountConfig, manifest: Manifest, log: Path, send: int) -> None:
     """The child: never returns."""
     from regionfs.daemon.server import Daemon
     status = 0
@@ -90,7 +89,7 @@ def _daemon(config: MountConfig, manifest: Manifest, kernel: Kernel, log: Path, 
             os.write(send, b"ready\n")
             os.close(send)
 
-        Daemon(config, manifest, kernel).run(ready)
+        Daemon(config, manifest).run(ready)
     except BaseException as error:
         status = 1
         logging.getLogger("regionfs").exception("the daemon failed")

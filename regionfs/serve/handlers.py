@@ -15,6 +15,8 @@ from typing import cast
 
 from regionfs.attributes import BLOCK, Attributes
 from regionfs.fs import Changes, FileSystem
+from regionfs.modes.choose import Mode
+from regionfs.serve.backing import Backings, Stale
 from regionfs.wire import abi, codec
 from regionfs.wire.abi import Opcode
 from regionfs.wire.parse import Request
@@ -48,8 +50,9 @@ Handler = Callable[[Request], bytes]
 class Handlers:
     """The table of opcodes over one file system."""
 
-    def __init__(self, fs: FileSystem) -> None:
+    def __init__(self, fs: FileSystem, backings: Backings) -> None:
         self._fs = fs
+        self._backings = backings
         self.table: dict[int, Handler] = {
             Opcode.LOOKUP: self._lookup,
             Opcode.GETATTR: self._getattr,
@@ -86,14 +89,32 @@ class Handlers:
         return codec.pack(self._attr_out(self._fs.setattr(request.header.nodeid, changes)))
 
     def _open(self, request: Request) -> bytes:
-        body = cast(OpenIn, request.body)
-        opened = self._fs.open(request.header.nodeid, body.flags)
-        flags = (abi.FOPEN_DIRECT_IO if opened.direct else 0) | (abi.FOPEN_KEEP_CACHE if opened.keep_cache else 0)
+        body, ino = cast(OpenIn, request.body), request.header.nodeid
+        opened = self._fs.open(ino, body.flags)
+        node = self._fs.file(ino)
+        if ino != node.ino:  # an inode from before the file got a new one; the kernel looks the name up again
+            raise OSError(errno.ESTALE, node.spec.path)
+        try:
+            backing_id = self._backings.open(node, opened, body.flags)
+        except Stale:
+            self._fs.tree.renew(node)
+            raise OSError(errno.ESTALE, node.spec.path) from None
+        if backing_id:
+            node.counters.opens[opened.mode] += 1
+            return codec.pack(OpenOut(0, abi.FOPEN_PASSTHROUGH, backing_id))
+        node.counters.opens[Mode.USERSPACE] += 1
+        direct = opened.direct or backing_id == 0
+        flags = (abi.FOPEN_DIRECT_IO if direct else 0) | (abi.FOPEN_KEEP_CACHE if opened.keep_cache else 0)
         return codec.pack(OpenOut(0, flags))
 
     def _release(self, request: Request) -> bytes:
-        self._fs.release(request.header.nodeid)
+        self._backings.release(request.header.nodeid)
         return b""
+
+    def taken_back(self, request: Request) -> None:
+        """The kernel did not take the reply any more: no RELEASE will follow an OPEN."""
+        if request.header.opcode == Opcode.OPEN:
+            self._backings.release(request.header.nodeid)
 
     def _opendir(self, request: Request) -> bytes:
         self._fs.readdir(request.header.nodeid)

@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from regionfs.errors import MountError, ProtocolError, RegionfsError
 from regionfs.execute import NOWAIT
 from regionfs.fs import FileSystem
+from regionfs.serve.backing import Backings
 from regionfs.serve.handlers import Handlers, touches_disk, written_range
 from regionfs.serve.relay import Relay
 from regionfs.wire import abi, codec, device
@@ -59,12 +60,14 @@ class Server:
         self._device = fd
         self._request_size = negotiated.buffer_size
         self._reply_size = OUT_HEADER_SIZE + negotiated.max_write
-        self._handlers = Handlers(fs)
+        self._backings = Backings(fs, device.Registry(fd))
+        self._handlers = Handlers(fs, self._backings)
         self._relay = Relay(self._lead)
 
     def run(self) -> None:
         """Answer requests in this thread and as many more as disks keep waiting."""
         self._relay.run()
+        self._backings.close()
 
     def invalidate(self, ino: int, offset: int, length: int) -> None:
         """Drop the kernel's pages of a range. May wait for requests on them: never while leading."""
@@ -153,7 +156,8 @@ class Server:
             self._relay.safe()
             if (changed := written_range(request, before)) is not None:
                 self._drop(self._fs.elsewhere(request.header.nodeid, *changed))
-            self._send(codec.reply(unique, parts))
+            if not self._send(codec.reply(unique, parts)):
+                self._handlers.taken_back(request)
         except ProtocolError as error:
             log.error("%s", error)
             self._send((codec.error(_unique(buffer, size), errno.EIO),))
@@ -180,11 +184,13 @@ class Server:
             log.debug("EIO: %s", error)
         self._send((codec.error(unique, number),))
 
-    def _send(self, buffers: Sequence[codec.Buffer]) -> None:
+    def _send(self, buffers: Sequence[codec.Buffer]) -> bool:
+        """Write a reply or notification; False when the kernel does not want it any more."""
         try:
-            device.send(self._device, buffers)
+            return device.send(self._device, buffers)
         except OSError as error:
             log.error("answering the kernel: %s", error)
+            return False
 
 
 def _unique(buffer: memoryview, size: int) -> int:

@@ -19,6 +19,7 @@ from regionfs.attributes import Attributes
 from regionfs.errors import RegionfsError
 from regionfs.execute import NOWAIT
 from regionfs.fs import Changes, FileSystem
+from regionfs.modes.choose import Mode
 from regionfs.serve.handlers import ATTR_SECONDS, ENTRY_SECONDS, NAME_MAX
 
 PAGE = 4096
@@ -80,6 +81,7 @@ class Operations(pyfuse3.Operations):
     async def open(self, ino: int, flags: int, ctx: object) -> pyfuse3.FileInfo:
         with _errors():
             opened = await _in_thread(lambda: self._fs.open(ino, flags))
+        self._fs.file(ino).counters.opens[Mode.USERSPACE] += 1
         if opened.direct:
             self._direct.add(ino)
         return pyfuse3.FileInfo(fh=ino, direct_io=opened.direct, keep_cache=opened.keep_cache)
@@ -104,7 +106,7 @@ class Operations(pyfuse3.Operations):
             return count
 
     async def release(self, fh: int) -> None:
-        self._fs.release(fh)
+        pass
 
     async def flush(self, fh: int) -> None:
         pass

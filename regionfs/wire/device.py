@@ -93,6 +93,25 @@ def backing_close(fd: int, backing_id: int) -> None:
     fcntl.ioctl(fd, DEV_IOC_BACKING_CLOSE, backing_id.to_bytes(4, sys.byteorder))
 
 
+class Registry:
+    """Backing files of the connection behind one descriptor."""
+
+    def __init__(self, fd: int) -> None:
+        self._fd = fd
+
+    def backing_open(self, source_fd: int) -> int:
+        """As the function of this name."""
+        return backing_open(self._fd, source_fd)
+
+    def backing_close(self, backing_id: int) -> None:
+        """As the function of this name."""
+        backing_close(self._fd, backing_id)
+
+    def trial(self, source_fd: int) -> None:
+        """Register a file and give its number back at once. OSError as backing_open."""
+        self.backing_close(self.backing_open(source_fd))
+
+
 def receive(fd: int, buffer: bytearray | memoryview) -> int:
     """Read one request into `buffer`; its size in bytes, or 0 when the mount has ended.
 

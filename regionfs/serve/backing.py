@@ -1,0 +1,176 @@
+"""Backing files: what the kernel reads and writes for an inode without asking the daemon.
+
+The kernel's rules (fs/fuse/iomode.c), which every open of an inode must keep, else its caller sees
+EIO: while an inode is open in passthrough, each further open names the very same backing id; an
+inode with cached pages in use cannot become passthrough. So an inode's first open decides how it is
+served until its last handle is gone:
+
+    backed   a backing id of the source (passthrough) or of a composed file, shared by all handles
+    direct   userspace, uncached: what an O_DIRECT open of a composed file gets, which EROFS cannot do
+
+Every reply to OPEN is matched by one RELEASE, also where the kernel then failed the open; a reply
+that the kernel did not take any more is taken back by `release`. Where an inode's backing no longer
+shows what the file shows now, Stale tells the caller to give the file a new inode.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+import threading
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from regionfs.errors import RegionfsError
+from regionfs.fs import FileSystem, Opened
+from regionfs.modes.choose import Choice, Mode
+from regionfs.modes.composed import compose, image_directory
+from regionfs.tree import FileNode
+
+log = logging.getLogger("regionfs")
+
+KEPT = 128  # composed files kept mounted after their last close, with their page cache
+
+
+class Registry(Protocol):
+    """What the device offers: numbers for descriptors."""
+
+    def backing_open(self, source_fd: int) -> int:
+        """A backing id for the file behind a descriptor. OSError when the kernel refuses."""
+
+    def backing_close(self, backing_id: int) -> None:
+        """Give a backing id back."""
+
+
+class Stale(Exception):  # noqa: N818  # not an error: the file needs a new inode
+    """The inode is open on a backing file that no longer shows the file's bytes."""
+
+
+@dataclass(slots=True)
+class Use:
+    """How an inode is served while it is open; `backing_id` 0 is direct."""
+
+    backing_id: int
+    stamps: object  # of the sources when the backing file was made
+    handles: int = 0
+
+
+class Backings:
+    """The backing ids of one connection, one per open inode. Safe to use from many threads."""
+
+    def __init__(self, fs: FileSystem, registry: Registry) -> None:
+        self._fs = fs
+        self._registry = registry
+        self._uses: dict[int, Use] = {}
+        self._composed = ComposedFiles(fs)
+        self._lock = threading.Lock()
+
+    def __len__(self) -> int:
+        """Backing ids in use."""
+        return sum(use.backing_id > 0 for use in self._uses.values())
+
+    def open(self, node: FileNode, opened: Opened, flags: int) -> int | None:
+        """The backing id to answer this OPEN with; 0 for direct I/O, None for plain userspace.
+
+        Raises Stale; OSError(EINVAL) for O_DIRECT where the backing file in use cannot do it.
+        """
+        if opened.mode is Mode.USERSPACE:
+            return None
+        with self._lock:
+            use = self._uses.get(node.ino)
+            if use is None:
+                use = self._first(node, opened, flags)
+                if use is None:
+                    return None
+                self._uses[node.ino] = use
+            elif use.backing_id and use.stamps != self._stamps(opened):
+                raise Stale
+            elif use.backing_id and opened.mode is Mode.COMPOSED and flags & os.O_DIRECT:
+                raise OSError(errno.EINVAL, f"{node.spec.path} is open without O_DIRECT, and a composed file has none")
+            use.handles += 1
+            return use.backing_id
+
+    def release(self, ino: int) -> None:
+        """A handle of the inode is gone; the last one frees the backing id."""
+        with self._lock:
+            use = self._uses.get(ino)
+            if use is None:
+                return
+            use.handles -= 1
+            if not use.handles:
+                del self._uses[ino]
+                if use.backing_id:
+                    self._registry.backing_close(use.backing_id)
+
+    def close(self) -> None:
+        """Let go of every composed file; handles that are still open go on."""
+        self._composed.close()
+
+    def _first(self, node: FileNode, opened: Opened, flags: int) -> Use | None:
+        """How an inode that nobody has open is served; None: from now on in userspace."""
+        if opened.mode is Mode.COMPOSED and flags & os.O_DIRECT:
+            return Use(0, None)
+        if not self._fs.fits_whole(node, opened):
+            return Use(0, None)
+        try:
+            return Use(self._register(node, opened), self._stamps(opened))
+        except (OSError, RegionfsError) as error:
+            words = (error.strerror or str(error)) if isinstance(error, OSError) else str(error)
+            log.warning("%s: %s failed (%s); it is served in userspace from now on", node.spec.path, opened.mode, words)
+            node.choice = Choice(Mode.USERSPACE, f"{opened.mode} failed: {words}")
+            return None
+
+    def _register(self, node: FileNode, opened: Opened) -> int:
+        if opened.mode is Mode.COMPOSED:
+            return self._registry.backing_open(self._composed.fd(node, opened.stamps))
+        return self._registry.backing_open(self._fs.source_fd(node))
+
+    @staticmethod
+    def _stamps(opened: Opened) -> object:
+        """What makes a backing file outdated: nothing for passthrough, it is the source itself."""
+        return opened.stamps if opened.mode is Mode.COMPOSED else None
+
+
+class ComposedFiles:
+    """Composed files by inode, kept open while their sources stay what they were."""
+
+    def __init__(self, fs: FileSystem) -> None:
+        self._fs = fs
+        self._files: OrderedDict[int, tuple[object, int]] = OrderedDict()  # inode -> (stamps, descriptor)
+        self._directory: Path | None = None
+
+    def fd(self, node: FileNode, stamps: object) -> int:
+        """A descriptor that shows the file over its sources as they are now. OSError or ComposeError."""
+        known = self._files.pop(node.ino, None)
+        if known is not None and known[0] != stamps:
+            os.close(known[1])
+            known = None
+        if known is None:
+            if self._directory is None:
+                self._directory = image_directory()
+            known = (stamps, self._compose(node, self._directory))
+        self._files[node.ino] = known
+        if len(self._files) > KEPT:
+            os.close(self._files.popitem(last=False)[1][1])
+        return known[1]
+
+    def close(self) -> None:
+        """Close them all."""
+        while self._files:
+            os.close(self._files.popitem()[1][1])
+
+    def _compose(self, node: FileNode, directory: Path) -> int:
+        regions = node.spec.regions
+        assert regions is not None
+        return compose(regions, self._fs.source_fds(node), self._reader(node), directory)
+
+    def _reader(self, node: FileNode) -> Callable[[int, int], bytes]:
+        def read(offset: int, length: int) -> bytes:
+            buffer = bytearray(length)
+            count = self._fs.read_into(node.ino, offset, memoryview(buffer), paging=False, count=False)
+            return bytes(buffer[:count])
+        return read
