@@ -126,17 +126,17 @@ def _write(described: Layout, read: Callable[[int, int], bytes], directory: Path
 
 def _open_inside(image: int, devices: Sequence[int]) -> int:
     """Mount the image detached over the devices and open its file."""
-    mount = _mount(image, devices)
+    root = mount(image, devices)
     try:
-        return os.open(NAME, os.O_RDONLY | os.O_CLOEXEC, dir_fd=mount)
+        return os.open(NAME, os.O_RDONLY | os.O_CLOEXEC, dir_fd=root)
     except OSError as error:
         raise ComposeError(f"the composed file does not open: {error.strerror}", error) from error
     finally:
-        os.close(mount)
+        os.close(root)
 
 
-def _mount(image: int, devices: Sequence[int]) -> int:
-    """A descriptor of the detached mount."""
+def mount(image: int, devices: Sequence[int]) -> int:
+    """A descriptor of a detached mount of the EROFS image open as `image`. Raises ComposeError."""
     try:
         context = _call("fsopen", _FSOPEN, b"erofs", _FSOPEN_CLOEXEC)
     except OSError as error:

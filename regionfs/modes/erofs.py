@@ -69,7 +69,7 @@ def layout(regions: RegionMap, geometry: Geometry) -> Layout:
     `geometry` is measure()'s, without an objection.
     """
     size, block, chunk = regions.size, geometry.block, geometry.chunk
-    count = -(-size // chunk)
+    count, step = -(-size // chunk), chunk // block
     device = {key: number for number, key in enumerate(regions.names, 1)}
     reach = dict.fromkeys(device, 0)
     table = array("Q")
@@ -78,11 +78,10 @@ def layout(regions: RegionMap, geometry: Geometry) -> Layout:
 
     def copy_until(stop: int) -> None:
         nonlocal spare
-        if len(table) < stop:
-            start, end = len(table) * chunk, min(stop * chunk, size)
-            copied.append((start, end - start))
-            table.extend(_entries(0, spare // block, stop - len(table), chunk // block))
-            spare += align_up(end - start, block)
+        start, end = len(table) * chunk, min(stop * chunk, size)
+        copied.append((start, end - start))
+        table.extend(_entries(0, spare // block, stop - len(table), step))
+        spare += align_up(end - start, block)
 
     for run in runs(regions):
         if run.kind is Kind.DATA:
@@ -90,21 +89,26 @@ def layout(regions: RegionMap, geometry: Geometry) -> Layout:
         first, stop = -(-run.offset // chunk), last_chunk(run.end, size, block, chunk)
         if first >= stop:
             continue
-        copy_until(first)
+        if len(table) < first:
+            copy_until(first)
         if run.kind is Kind.HOLE:
             table.extend(array("Q", (_HOLE,)) * (stop - first))
             continue
-        start = run.address + first * chunk - run.offset
-        table.extend(_entries(device[run.source], start // block, stop - first, chunk // block))
+        start = (run.address + first * chunk - run.offset) // block
+        table.extend(_entries(device[run.source], start, stop - first, step))
         reach[run.source] = max(reach[run.source], run.address + run.length)
-    copy_until(count)
+    if len(table) < count:
+        copy_until(count)
     return Layout(size, block, chunk, tuple(device), tuple(-(-end // block) for end in reach.values()),
                   table, tuple(copied))
 
 
-def _entries(device: int, start: int, count: int, step: int) -> array[int]:
+def _entries(device: int, start: int, count: int, step: int) -> array[int] | tuple[int]:
     """Chunk indexes of `count` chunks of `step` blocks each, from block `start` of `device` on."""
     first = start << 32 | device << 16
+    # most runs of a map with many are one chunk long
+    if count == 1:
+        return (first,)
     return array("Q", range(first, first + (count * step << 32), step << 32))
 
 

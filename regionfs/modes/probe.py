@@ -57,10 +57,10 @@ def probe(try_passthrough: Callable[[int], object] | None = None) -> Kernel:
 
 def probe_passthrough(trial: Callable[[int], object] | None = None) -> Ability:
     """Whether the kernel may read and write sources by itself; `trial` as in probe()."""
-    if refused := _no_device():
-        return refused
     if not _is_admin():
         return Ability(False, "passthrough needs CAP_SYS_ADMIN in the initial user namespace", _AS_ROOT)
+    if refused := _no_device():
+        return refused
     if trial is None:
         return Ability(True, "nothing stands against it; a mount tries it")
     try:
