@@ -16,7 +16,8 @@ import ctypes
 import errno
 import os
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import ClassVar
 
@@ -29,7 +30,7 @@ from regionfs.regions import Kind, Region, RegionMap
 _FSOPEN, _FSCONFIG, _FSMOUNT = 430, 431, 432
 _FSOPEN_CLOEXEC = _FSMOUNT_CLOEXEC = 1
 # enum fsconfig_command, linux/mount.h
-_SET_FLAG, _SET_STRING, _CMD_CREATE = 0, 1, 6
+_SET_FLAG, SET_STRING, _CMD_CREATE = 0, 1, 6
 _ATTRIBUTES = 0x1 | 0x2 | 0x4 | 0x8  # MOUNT_ATTR_RDONLY | NOSUID | NODEV | NOEXEC
 _LOG_LINE = 4096                     # bytes; one message of a file system context
 _DIRECTORIES = (Path("/var/tmp"), Path("/var/lib"))  # where an unnamed image may lie, after TMPDIR
@@ -137,30 +138,38 @@ def _open_inside(image: int, devices: Sequence[int]) -> int:
 
 def mount(image: int, devices: Sequence[int]) -> int:
     """A descriptor of a detached mount of the EROFS image open as `image`. Raises ComposeError."""
+    with context() as erofs:
+        configure(erofs, SET_STRING, b"source", _path(image))
+        for device in devices:
+            configure(erofs, SET_STRING, b"device", _path(device))
+        configure(erofs, _SET_FLAG, b"ro", None)
+        configure(erofs, _CMD_CREATE, None, None)
+        return _call("fsmount", _FSMOUNT, erofs, _FSMOUNT_CLOEXEC, _ATTRIBUTES)
+
+
+@contextmanager
+def context() -> Iterator[int]:
+    """A file system context of EROFS; an OSError inside becomes a ComposeError with what EROFS said."""
     try:
-        context = _call("fsopen", _FSOPEN, b"erofs", _FSOPEN_CLOEXEC)
+        fd = _call("fsopen", _FSOPEN, b"erofs", _FSOPEN_CLOEXEC)
     except OSError as error:
         raise ComposeError(str(error.strerror), error) from error
     try:
-        _configure(context, _SET_STRING, b"source", _path(image))
-        for device in devices:
-            _configure(context, _SET_STRING, b"device", _path(device))
-        _configure(context, _SET_FLAG, b"ro", None)
-        _configure(context, _CMD_CREATE, None, None)
-        return _call("fsmount", _FSMOUNT, context, _FSMOUNT_CLOEXEC, _ATTRIBUTES)
+        yield fd
     except OSError as error:
-        raise ComposeError(_words(context, error), error) from error
+        raise ComposeError(_words(fd, error), error) from error
     finally:
-        os.close(context)
+        os.close(fd)
+
+
+def configure(context: int, command: int, key: bytes | None, value: bytes | None) -> None:
+    """fsconfig(2). Raises OSError."""
+    _call("fsconfig", _FSCONFIG, context, command, key, value, 0)
 
 
 def _path(fd: int) -> bytes:
     """A path by which the kernel opens exactly the file behind `fd`."""
     return b"/proc/self/fd/%d" % fd
-
-
-def _configure(context: int, command: int, key: bytes | None, value: bytes | None) -> None:
-    _call("fsconfig", _FSCONFIG, context, command, key, value, 0)
 
 
 def _words(context: int, error: OSError) -> str:
