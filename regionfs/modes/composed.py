@@ -6,8 +6,9 @@ mount holds: nothing appears in /proc/mounts or in a directory, and all is gone,
 user of the file closes it. Knows the mount system calls; does not know who reads the file, nor when it must
 be composed again.
 
-Linux 6.12 or newer with file-backed EROFS; CAP_SYS_ADMIN; sources are regular files on a file system that
-reads pages into the page cache (not tmpfs). Anything else ends in a ComposeError.
+Needs file-backed EROFS (Linux 6.12), CAP_SYS_ADMIN, regular files as sources, and for the image a directory
+on a file system that reads pages into the page cache: not tmpfs, not overlayfs. Whatever is missing ends in
+a ComposeError; nothing is asked of the kernel's version.
 """
 
 from __future__ import annotations
@@ -55,16 +56,13 @@ def compose(regions: RegionMap, devices: Mapping[str, int], read: Callable[[int,
     `devices` maps source keys to open descriptors of regular files, which may be closed afterwards.
     `read(offset, length)` gives bytes of the composite file, for the few that are copied. `directory` is
     one that image_directory() found. Raises ComposeError when the map or the machine cannot, SourceError
-    when `read` answers short.
+    when `read` answers short, and whatever `read` raises.
     """
     geometry = measure(regions)
     if geometry.objection:
         raise ComposeError(geometry.objection)
     described = layout(regions, geometry)
-    try:
-        image = _write(described, read, directory)
-    except OSError as error:
-        raise ComposeError(f"{directory} holds no image: {error.strerror}", error) from error
+    image = _write(described, read, directory)
     try:
         return _open_inside(image, [devices[key] for key in described.devices])
     finally:
@@ -113,16 +111,31 @@ def _try(directory: Path) -> None:
 
 def _write(described: Layout, read: Callable[[int, int], bytes], directory: Path) -> int:
     """The image as an unnamed file in `directory`: a descriptor whose pages are in the page cache."""
-    image = os.open(directory, os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, 0o600)
+    with _blaming(directory):
+        image = os.open(directory, os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, 0o600)
     try:
         for piece in assemble(described, read):
-            view = memoryview(piece)
-            while view:
-                view = view[os.write(image, view):]
+            with _blaming(directory):
+                _append(image, piece)
         return image
     except BaseException:
         os.close(image)
         raise
+
+
+def _append(fd: int, piece: bytes) -> None:
+    view = memoryview(piece)
+    while view:
+        view = view[os.write(fd, view):]
+
+
+@contextmanager
+def _blaming(directory: Path) -> Iterator[None]:
+    """What fails inside is the directory's fault, not a source's."""
+    try:
+        yield
+    except OSError as error:
+        raise ComposeError(f"{directory} holds no image: {error.strerror}", error) from error
 
 
 def _open_inside(image: int, devices: Sequence[int]) -> int:

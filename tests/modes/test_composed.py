@@ -202,20 +202,25 @@ def test_a_source_that_shrank_is_an_error(tmp_path: Path, source: int, images: P
         os.close(fd)
 
 
-def test_an_image_on_tmpfs_is_refused(source: int, images: Path) -> None:
-    """Where the kernel takes no image, the error carries its errno."""
-    memory = Path("/dev/shm")
-    if not os.path.ismount(memory):
+@pytest.fixture
+def memory() -> Path:
+    """A directory on tmpfs."""
+    if not os.path.ismount("/dev/shm"):
         pytest.skip("no tmpfs at /dev/shm")
+    return Path("/dev/shm")
+
+
+def test_an_image_on_tmpfs_is_refused(source: int, memory: Path) -> None:
+    """Where the kernel takes no image, the error carries its errno."""
     with pytest.raises(ComposeError) as caught:
         compose(shown(4096), {"s": source}, no_bytes, memory)
     assert errno.ENOTBLK == caught.value.code
     assert "fsconfig: Block device required" == str(caught.value)
 
 
-def test_a_source_on_tmpfs_is_shown_or_refused(images: Path) -> None:
+def test_a_source_on_tmpfs_is_shown_or_refused(images: Path, memory: Path) -> None:
     """Linux 6.18 composes over tmpfs too; where a kernel does not, the error is a ComposeError."""
-    with tempfile.TemporaryFile(dir="/dev/shm") as file:
+    with tempfile.TemporaryFile(dir=memory) as file:
         file.write(Random(2).randbytes(8192))
         file.flush()
         try:
@@ -271,6 +276,15 @@ def test_a_short_read_is_refused(source: int, images: Path) -> None:
         compose(shown(5000), {"s": source}, lambda offset, length: b"", images)
 
 
+def test_an_error_of_a_source_is_its_own(source: int, images: Path) -> None:
+    """What fails while a source is read is not blamed on the image's directory."""
+    def read(offset: int, length: int) -> bytes:
+        raise OSError(errno.EIO, "bad disk")
+
+    with pytest.raises(OSError, match="bad disk"):
+        compose(shown(5000), {"s": source}, read, images)
+
+
 def test_a_missing_directory_is_refused(source: int, images: Path) -> None:
     """The message names the directory."""
     with pytest.raises(ComposeError) as caught:
@@ -279,8 +293,8 @@ def test_a_missing_directory_is_refused(source: int, images: Path) -> None:
         caught.value.code, str(caught.value))
 
 
-def test_the_first_directory_that_can_is_taken(images: Path) -> None:
+def test_the_first_directory_that_can_is_taken(images: Path, memory: Path) -> None:
     """A missing directory or one in memory is passed over."""
-    assert images == image_directory([images / "none", Path("/dev/shm"), images])
+    assert images == image_directory([images / "none", memory, images])
     with pytest.raises(ComposeError, match="No such file or directory"):
-        image_directory([images / "none", Path("/dev/shm")])
+        image_directory([images / "none", memory])
