@@ -6,7 +6,7 @@ looks at: so after every lock the name is looked up again, and unless it still l
 inode the lock is taken anew. A symbolic link stays; what it leads to is replaced.
 
 A save writes a temporary file next to the manifest, syncs it, renames it over the manifest and syncs
-the directory. The temporary name is fixed: what a killed editor leaves is removed by the next one.
+the directory. The temporary name is fixed: what a killed editor leaves is removed by the next one to hold the lock.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import fcntl
 import os
 import stat
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -46,7 +46,6 @@ class Locked:
         """Put `text` in the manifest's place; same mode, owner and extended attributes."""
         status = os.fstat(self.fd)
         temporary = _temporary(self.path)
-        temporary.unlink(missing_ok=True)
         with _written(temporary, text, stat.S_IMODE(status.st_mode)) as fd:
             _keep_owner(fd, status, self.path)
             _copy_xattrs(self.fd, fd)
@@ -59,7 +58,10 @@ def locked(path: Path, waiting: Callable[[], None] = lambda: None) -> Iterator[L
     """Hold the manifest at `path` for editing; `waiting` is called once when somebody else holds it."""
     fd = _lock(path, waiting)
     try:
-        yield Locked(Path(os.path.realpath(path)), fd)
+        held = Locked(Path(os.path.realpath(path)), fd)
+        with suppress(PermissionError):  # a directory for reading only has nothing to sweep
+            _temporary(held.path).unlink(missing_ok=True)
+        yield held
     finally:
         os.close(fd)
 
@@ -70,18 +72,33 @@ def create(path: Path, text: str, *, force: bool = False) -> None:
         with locked(path) as held:
             held.replace(text)
         return
+    if not path.parent.is_dir():
+        raise UsageError(f"{path.parent} is not a directory; {path.name} cannot be written there")
     temporary = path.with_name(f".{path.name}.{os.getpid()}.new")
     umask = os.umask(0)
     os.umask(umask)
     with _written(temporary, text, 0o666 & ~umask):
         pass
     try:
-        os.link(temporary, path)  # unlike rename, it never replaces
+        _link(temporary, path)
     except FileExistsError:
         raise UsageError(f"{path} exists; --force replaces it") from None
     finally:
-        temporary.unlink()
+        temporary.unlink(missing_ok=True)
     _sync_directory(path.parent)
+
+
+def _link(temporary: Path, path: Path) -> None:
+    """Give the file its name, which nobody may have: link never replaces, as rename does."""
+    try:
+        os.link(temporary, path)
+    except OSError as error:
+        if error.errno not in (errno.EPERM, errno.ENOTSUP):
+            raise
+        # a file system without hard links, such as vfat
+        if os.path.lexists(path):
+            raise FileExistsError(path) from None
+        temporary.rename(path)
 
 
 def _lock(path: Path, waiting: Callable[[], None]) -> int:

@@ -121,7 +121,8 @@ def flow(fields: dict[str, Value], quote: str = "") -> str:
         if isinstance(value, dict):
             return flow(value, quote)
         quoted = quote or ('"' if key in ("hex", "base64", "text") else "")
-        return value if value.isdecimal() and key not in ("hex",) or value == "true" else f"{quoted}{value}{quoted}"
+        bare = value == "true" or (value.isdecimal() and key != "hex")
+        return value if bare else f"{quoted}{value}{quoted}"
     return "{" + ", ".join(f"{quote}{key}{quote}: {shown(key, value)}" for key, value in fields.items()) + "}"
 
 
@@ -148,7 +149,8 @@ def write(rng: random.Random, model: Model, items: list[dict[str, Value]]) -> st
         rows = ""
         for number, item in enumerate(items):
             in_flow = style == "flow items" or (style == "mixed" and rng.random() < 0.5)
-            rows += f"      # keep {number}\n      -  {flow(item) if in_flow else block(item, '         ')} # r{number}\n"
+            shown = flow(item) if in_flow else block(item, " " * 9)
+            rows += f"      # keep {number}\n      -  {shown} # r{number}\n"
         body = f"    regions:  # list\n{rows}" if items else "    regions: []\n"
     text = f"{HEAD}  f:\n{size}{body}{TAIL}"
     return text.replace("\n", "\r\n") if rng.random() < 0.1 else text
@@ -338,7 +340,6 @@ def test_random_edits(manifest: Path, seed: int) -> None:
     """After each step the map equals the oracle, or both refuse; comments and other files stay as they were."""
     rng = random.Random(seed)
     model, text = first(rng)
-    edited_once = False
     for _ in range(STEPS):
         rows = [Row(row.start, list(row.cells), row.over) for row in model.rows]
         trial = Model(rows, model.size, model.stated)
@@ -361,9 +362,8 @@ def test_random_edits(manifest: Path, seed: int) -> None:
             trial.rows = [Row(row.start, row.cells, row.over) for row in merged(trial.rows)]
         assert trial.cells() == shown(edited.after), f"{op.__name__}\n{text}\n{edited.new}"
         check_untouched(edited)
-        model, text, edited_once = trial, edited.new, True
+        model, text = trial, edited.new
         model.stated = model.stated or re.search(r"^ {4}size:", text, re.MULTILINE) is not None
-    assert edited_once or seed in range(400)
 
 
 def merged(rows: list[Row]) -> list[Row]:
