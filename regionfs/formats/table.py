@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 from regionfs.errors import UsageError
-from regionfs.formats import dmsetup, qemu_map, sfdisk, split, vmdk
+from regionfs.formats import bmap, crosvm, ddrescue, dmsetup, filefrag, qemu_map, sfdisk, split, vmdk
 from regionfs.formats.values import Composite, Exported, Foreign, FormatError, Imported
 
 HEAD = 64 << 10  # bytes that are looked at to guess a format
@@ -43,6 +43,19 @@ FORMATS = {row.name: row for row in (
            lambda head, path: qemu_map.sniff(head), qemu_map.read, qemu_map.write,
            "import: --source names the image's file, which QEMU leaves out; export: no inline data, no error "
            "regions, access is not kept"),
+    Format("crosvm", "crosvm composite disk", ".composite",
+           lambda head, path: crosvm.sniff(head), crosvm.read, crosvm.write,
+           "components are raw; export: no error regions, rw regions are multiples of 4096, holes and inline "
+           "data go into a side file"),
+    Format("bmap", "bmap 2.x of bmaptool; --source names the image", ".bmap",
+           lambda head, path: bmap.sniff(head), bmap.read, None,
+           "import only; the ranges' checksums are not kept"),
+    Format("filefrag", "the output of filefrag -v; --source names the device or image of the file system", "",
+           lambda head, path: filefrag.sniff(head), filefrag.read, None,
+           "import only; ext4 and XFS; no unknown, delayed, inline, encoded or shared extents"),
+    Format("ddrescue", "ddrescue mapfile; --source names the rescued image", ".map .mapfile .log",
+           lambda head, path: ddrescue.sniff(head), ddrescue.read, None,
+           "import only; whatever was not rescued becomes an error region"),
     Format("split", "split set image.001, image.00, image.aa or image.part1; IN is any piece", ".001 .aa .part1",
            lambda head, path: split.sniff(path), split.read, None,
            "import only; gaps are refused, pieces of unequal size warned about", "path"),

@@ -1,0 +1,80 @@
+"""ddrescue mapfiles: what was not rescued can never be read as if it were."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from regionfs.formats.values import FormatError
+from regionfs.manifest.load import load
+from regionfs.regions import Kind
+from tests.formats.tools import imported, put, regionfs, resolved
+
+HEAD = """# Mapfile. Created by GNU ddrescue version 1.27
+# Command line: ddrescue /dev/sdb rescue.img rescue.map
+# current_pos  current_status  current_pass
+0x00001000     +               1
+#      pos        size  status
+"""
+MAP = HEAD + "0x00000000  0x00001000  +\n0x00001000  0x00000200  -\n0x00001200  512  ?\n0x1400  0x00000C00  +\n"
+
+
+def test_bad_areas_fail_and_good_ones_are_the_image(tmp_path: Path) -> None:
+    """Good areas show the image at the same place; all others are error regions, told with their size."""
+    put(tmp_path / "r.img", 8192)
+    (tmp_path / "r.map").write_text(MAP)
+    result = regionfs("import", "auto", tmp_path / "r.map", "-o", tmp_path / "m.yaml", "--source", tmp_path / "r.img")
+    assert (0, "1 KiB in 2 areas were not rescued; reading them fails with EIO\n") == \
+        (result.exit_code, result.stderr)
+    image = tmp_path / "r.img"
+    assert [(0, 0x1000, Kind.SOURCE, image, 0, False), (0x1000, 0x1400, Kind.ERROR, False),
+            (0x1400, 0x2000, Kind.SOURCE, image, 0x1400, False)] == resolved(load(tmp_path / "m.yaml"), "r.img")
+
+
+def test_an_image_shorter_than_its_good_areas_is_invalid(tmp_path: Path) -> None:
+    """The manifest is checked before it is written: exit status 3, and no file."""
+    put(tmp_path / "r.img", 8191)
+    (tmp_path / "r.map").write_text(MAP)
+    result = regionfs("import", "ddrescue", tmp_path / "r.map", "-o", tmp_path / "m.yaml",
+                      "--source", tmp_path / "r.img")
+    assert (3, False) == (result.exit_code, (tmp_path / "m.yaml").exists())
+
+
+def test_the_image_must_be_named(tmp_path: Path) -> None:
+    """A mapfile does not say which image it is about."""
+    with pytest.raises(FormatError, match="name it with --source"):
+        imported("ddrescue", MAP, tmp_path)
+
+
+@pytest.mark.parametrize(("text", "why"), [
+    ("", "is not the status line"),
+    ("# only a comment", "is not the status line"),
+    (HEAD, "no blocks"),
+    (HEAD + "0 1 +\n2 1 +", "begins at 0x2, not at 0x1"),
+    (HEAD + "0 0 +", "size 0x0"),
+    (HEAD + "0 1 !", "is not POSITION SIZE"),
+    (HEAD + "0 1", "is not POSITION SIZE"),
+    (HEAD + "0x8000000000000000 1 +", "the position"),
+    (HEAD + "1 0x7fffffffffffffff +", "size 0x7fffffffffffffff at 0x1"),
+    (HEAD + "010 1 +", "octal or decimal"),
+    (HEAD + "x 1 +", "the position 'x'"),
+])
+def test_bad_mapfiles_say_why(tmp_path: Path, text: str, why: str) -> None:
+    """Every fault is a FormatError."""
+    with pytest.raises(FormatError) as caught:
+        imported("ddrescue", text, tmp_path, source=tmp_path / "r.img")
+    assert why in str(caught.value)
+
+
+@settings(max_examples=200, deadline=None, derandomize=True)
+@given(st.lists(st.sampled_from(["0x0", "0x10", "16", "0", "99999999999999999999", "0xffffffffffffffffff", " ", "+",
+                                 "-", "?", "*", "/", "\n", "#", "\0", "é"]), max_size=25))
+def test_anything_is_a_map_or_a_format_error(words: list[str]) -> None:
+    """Arbitrary text never ends in another exception."""
+    try:
+        imported("ddrescue", HEAD + "".join(words), Path("/d"), source=Path("/d/r.img"))
+    except FormatError:
+        pass
