@@ -37,9 +37,11 @@ def pytest_configure(config: pytest.Config) -> None:
     config.stash[SESSION], config.stash[SKIPPED] = session, []
     os.environ[sweep.VARIABLE] = str(session)
     config.option.basetemp = config.option.basetemp or str(session / "tests")
+    # without the variable: whoever ends the session's processes must not end their watchdog
+    environment = {name: value for name, value in os.environ.items() if name != sweep.VARIABLE}
     config.stash[WATCHDOG] = subprocess.Popen(
         [sys.executable, "-m", "tests.sweep", session], stdin=subprocess.PIPE, text=True, bufsize=1,
-        start_new_session=True, pass_fds=[config.stash[LOCK]], cwd=harness.PROJECT)
+        start_new_session=True, pass_fds=[config.stash[LOCK]], cwd=harness.PROJECT, env=environment)
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
