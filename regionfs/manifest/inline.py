@@ -17,6 +17,7 @@ from regionfs.manifest.values import knows_all, read_map, read_path, read_text
 from regionfs.units import format_size
 
 FILE_LIMIT = 64 * 2**20  # bytes of all inline files of a manifest
+_NO_SPACE = dict.fromkeys(map(ord, " \t\r\n"))
 KINDS = ("hex", "base64", "text", "file")
 
 
@@ -58,7 +59,7 @@ class InlineReader:
                 case "hex":
                     return bytes.fromhex(text)
                 case "base64":
-                    return base64.b64decode("".join(text.split()), validate=True)
+                    return base64.b64decode(text.translate(_NO_SPACE), validate=True)
                 case _:
                     return text.encode()
         except binascii.Error as error:

@@ -7,21 +7,22 @@ wrong, a missing or unreadable manifest included, is a ManifestError: the caller
 from __future__ import annotations
 
 import gc
-import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from itertools import pairwise
 from pathlib import Path
 
 from regionfs.manifest.inline import InlineReader
 from regionfs.manifest.parse import Map, Node, Text, parse
 from regionfs.manifest.region import RegionReader
-from regionfs.manifest.report import Reporter, child
+from regionfs.manifest.report import Reporter, child, clip
 from regionfs.manifest.schema import VERSION, FileSpec, Manifest
 from regionfs.manifest.sources import SourceTable
 from regionfs.manifest.values import describe_node, knows_all, read_access, read_map, read_mode, read_text
 from regionfs.units import format_size
 
 LIMIT = 64 * 2**20  # bytes of a manifest, unless told otherwise
+PATH_LIMIT = 4095    # PATH_MAX less its NUL; who opens the file cannot say more
 FILE_KEYS = ("size", "mode", "regions", "whole", "access")
 
 
@@ -71,6 +72,13 @@ def _no_collection() -> Iterator[None]:
             gc.enable()
 
 
+def _directories(names: Iterable[str]) -> dict[str, str]:
+    """Each name that is a directory of others, with one of them."""
+    # with the lowest character for its slashes, what is below a name sorts right behind it
+    ordered = sorted(names, key=lambda name: name.replace("/", "\0"))
+    return {name: after for name, after in pairwise(ordered) if after.startswith(f"{name}/")}
+
+
 class _Loader:
     def __init__(self, path: Path, report: Reporter) -> None:
         self._path = path.absolute()
@@ -105,20 +113,23 @@ class _Loader:
             self._report.problem(node, "files", f"paths are wanted here, found {describe_node(node)}")
             return {}
         files = {}
-        directories = {name[:slash.start()] for name in node.entries for slash in re.finditer("/", name)}
+        below = _directories(node.entries)
         for name, (key, value) in node.entries.items():
             path = child("files", name)
-            self._check_name(key, path, directories)
+            self._check_name(key, path, below.get(name))
             if spec := self._file(name, value, path):
                 files[name] = spec
         return files
 
-    def _check_name(self, key: Text, path: str, directories: set[str]) -> None:
+    def _check_name(self, key: Text, path: str, below: str | None) -> None:
         if read_text(self._report, key, path, "a path") is None:
             return
+        if len(key.text) > PATH_LIMIT:
+            self._report.problem(key, path, f"a path of more than {PATH_LIMIT} characters")
+            return
+        if below is not None:
+            self._report.problem(key, path, f"this file is also the directory of {clip(below)}")
         parts = key.text.split("/")
-        if key.text in directories:
-            self._report.problem(key, path, "this file is also the directory of another")
         if key.text.startswith("/"):
             self._report.problem(key, path, "a path inside the mount does not begin with '/'")
         elif "" in parts or "." in parts or ".." in parts:

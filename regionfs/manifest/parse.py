@@ -111,8 +111,11 @@ class _Builder:
 
     def _document(self) -> Map:
         next(self._events)  # the stream's start
-        if isinstance(next(self._events), yaml.StreamEndEvent):
+        start = next(self._events)
+        if not isinstance(start, yaml.DocumentStartEvent):
             raise self._report.fatal(1, 1, "the manifest is empty; it begins with regionfs: 1")
+        if start.tags:
+            raise self._report.fatal(*_mark(start), "the directive %TAG is not allowed")
         first = next(self._events)
         node = self._node(first, 1)
         next(self._events)  # the document's end

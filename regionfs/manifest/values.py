@@ -130,11 +130,13 @@ def nearest(name: str, known: Sequence[str]) -> str | None:
 def _number_hint(text: str) -> str:
     """The number that was probably meant, where Python, C or YAML would read one."""
     value = None
+    if len(text) > 24:
+        return ""
     if _GROUPED.fullmatch(text):
         return f"; write {clip(text.replace('_', ''))}"
     if _OCTAL.fullmatch(text):
         value = int(text[2:], 8)
-    elif len(text) < 20 and _FLOAT.fullmatch(text):
+    elif _FLOAT.fullmatch(text):
         exact = float(text)
         value = int(exact) if exact.is_integer() else None
     return f"; write {value}" if value is not None and value <= MAX_OFFSET else ""

@@ -66,7 +66,7 @@ DOCUMENTS: list[tuple[str | bytes, list[str]]] = [
     ("regionfs: 1\nsources: {root: a.img}\nfiles: {f: {whole: rot}}\n",
      ["disk.yaml:3:20: files.f.whole: {dir}/rot does not exist; did you mean the source root?"]),
     ("regionfs: 1\nfiles: {a: {regions: []}, a/b: {regions: []}}\n",
-     ["disk.yaml:2:9: files.a: this file is also the directory of another"]),
+     ["disk.yaml:2:9: files.a: this file is also the directory of a/b"]),
     ("regionfs: 1\nfiles:\n  f:\n    regions:\n    - a.img\n",
      ["disk.yaml:5:7: files.f.regions[0]: a mapping is wanted here, found 'a.img'"]),
 ]
