@@ -28,7 +28,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from tests.sweep import VARIABLE, mounts_below, session_root
+from tests.sweep import VARIABLE, mounts_below, session_root, unmount_all
 
 PROJECT = Path(__file__).resolve().parent.parent
 REGIONFS = str(Path(sys.executable).with_name("regionfs"))
@@ -95,7 +95,11 @@ class Mount:
         self._make_point()
         done = self.user.regionfs("mount", self.manifest, self.path, "--engine", self.engine, *self.options)
         assert done.returncode == 0, f"regionfs mount: status {done.returncode}\n{done.stdout}{done.stderr}"
-        status = self.status()
+        try:
+            status = self.status()
+        except BaseException:
+            unmount_all(self.path)
+            raise
         for pid in {status["pid"], status.get("holder_pid") or status["pid"]}:
             self._processes[pid] = os.pidfd_open(pid)
         self._record(status)
