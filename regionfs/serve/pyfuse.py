@@ -8,6 +8,7 @@ README's table of engines. Handles are inode numbers: they carry no state.
 from __future__ import annotations
 
 import errno
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, NoReturn, TypeVar, cast
@@ -71,16 +72,21 @@ class Operations(pyfuse3.Operations):
             mtime=attr.st_mtime_ns if fields.update_mtime else None,
         )
         with _errors():
-            before = self._fs.getattr(ino).size
-            entry = self._entry(await _in_thread(lambda: self._fs.setattr(ino, changes)))
-            if changes.size is not None and changes.size != before:
-                start, end = sorted((changes.size, before))
-                await self._drop(ino, start, end - start)
-            return entry
+            return await self._change(ino, changes)
+
+    async def _change(self, ino: int, changes: Changes) -> pyfuse3.EntryAttributes:
+        before = self._fs.getattr(ino).size
+        entry = self._entry(await _in_thread(lambda: self._fs.setattr(ino, changes)))
+        if changes.size is not None and changes.size != before:
+            start, end = sorted((changes.size, before))
+            await self._drop(ino, start, end - start)
+        return entry
 
     async def open(self, ino: int, flags: int, ctx: object) -> pyfuse3.FileInfo:
         with _errors():
             opened = await _in_thread(lambda: self._fs.open(ino, flags))
+            if flags & os.O_TRUNC:  # libfuse negotiates it: no SETATTR follows
+                await self._change(ino, Changes(size=0))
         self._fs.file(ino).counters.opens[Mode.USERSPACE] += 1
         if opened.direct:
             self._direct.add(ino)
