@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import stat
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -126,7 +127,7 @@ def _facts(status: os.stat_result, size: int) -> SourceFacts:
 
 def _reason(path: Path, error: OSError | ValueError) -> str:
     if isinstance(error, FileNotFoundError):
-        if path.is_symlink():
+        with suppress(OSError):
             return f"{path} is a symbolic link to {path.readlink()}, which does not exist"
         return f"{path} does not exist"
     if isinstance(error, OSError):

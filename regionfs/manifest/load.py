@@ -7,6 +7,7 @@ wrong, a missing or unreadable manifest included, is a ManifestError: the caller
 from __future__ import annotations
 
 import gc
+import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from itertools import pairwise
@@ -34,7 +35,7 @@ def load(path: Path, *, limit: int | None = LIMIT) -> Manifest:
     report = Reporter(str(path))
     try:
         with path.open("rb") as stream:
-            size = path.stat().st_size
+            size = os.fstat(stream.fileno()).st_size
             if limit is not None and size > limit:
                 raise report.fatal(1, 1, f"{size} bytes are over the limit of {format_size(limit)}")
             data = stream.read(-1 if limit is None else limit + 1)

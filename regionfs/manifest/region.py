@@ -69,8 +69,7 @@ class RegionReader:
             return None
         if len(layers) < len(node.items) or (size_node is not None and size is None):
             return None
-        regions = flatten([layer.region for layer in layers])
-        return RegionMap(end if size is None else size, regions) if is_flat(regions) else None
+        return RegionMap(end if size is None else size, flatten([layer.region for layer in layers]))
 
     def layers(self, node: List) -> list[Layer]:
         """The regions as declared, in the order of the text, without those that have a problem."""
