@@ -38,6 +38,7 @@ COMMANDS = {
     "plan": Row("regionfs.cli.plan:plan", "Show where the bytes of one request come from."),
     "cat": Row("regionfs.cli.cat:cat", "Write a composite file's bytes to stdout without mounting."),
     "map": Row("regionfs.cli.map:map_", "Edit a region map: add, rm, set, move, split, cut, insert, ..."),
+    "stitch": Row("regionfs.cli.stitch:stitch", "Make a manifest: a disk out of partitions, a file out of pieces."),
     "import": Row("regionfs.cli.import_:import_", "Make a manifest of a foreign map: VMDK, dmsetup, GPT, split set..."),
     "export": Row("regionfs.cli.export:export", "Write a composite file's map in a foreign format."),
     "doctor": Row("regionfs.cli.doctor:doctor", "Show what this machine can do, and what would help."),

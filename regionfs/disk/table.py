@@ -17,7 +17,7 @@ from pathlib import Path
 from regionfs.disk.layout import ENTRY_SIZE, Layout
 from regionfs.disk.read import Table, read_table
 from regionfs.disk.tool import run_tool
-from regionfs.errors import RegionfsError
+from regionfs.errors import RegionfsError, UsageError
 
 BOOT_CODE = 440  # bytes of sector 0 before the disk id
 
@@ -86,14 +86,14 @@ def _compare(layout: Layout, table: Table) -> None:
 
 def _primary(layout: Layout, disk: int, boot_code: bytes) -> list[Piece]:
     if len(boot_code) > BOOT_CODE:
-        raise RegionfsError(f"{len(boot_code)} bytes of boot code; there is room for {BOOT_CODE}")
-    sector0 = boot_code.ljust(BOOT_CODE, b"\0") + os.pread(disk, 512 - BOOT_CODE, BOOT_CODE)
-    with_code = "boot code and " if boot_code else ""
+        raise UsageError(f"{len(boot_code)} bytes of boot code; there is room for {BOOT_CODE}")
+    code = [Piece(0, boot_code.rstrip(b"\0"), "boot code")] if boot_code.strip(b"\0") else []
+    sector0 = Piece(BOOT_CODE, os.pread(disk, 512 - BOOT_CODE, BOOT_CODE),
+                    "partition table" if layout.label == "mbr" else "protective MBR")
     if layout.label == "mbr":
-        return [Piece(0, sector0, with_code + "partition table")]
+        return [*code, sector0]
     header = Piece(layout.sector, _stripped(disk, layout.sector, 512), "GPT header")
-    entries = Piece(2 * layout.sector, _entries(layout, disk, 2), _names(layout))
-    return [Piece(0, sector0, with_code + "protective MBR"), header, entries]
+    return [*code, sector0, header, Piece(2 * layout.sector, _entries(layout, disk, 2), "GPT entries")]
 
 
 def _backup(layout: Layout, disk: int) -> list[Piece]:
@@ -101,8 +101,8 @@ def _backup(layout: Layout, disk: int) -> list[Piece]:
         return []
     last = layout.size // layout.sector - 1
     start = layout.last + 1
-    return [Piece(start * layout.sector, _entries(layout, disk, start), "backup of the entries"),
-            Piece(last * layout.sector, _stripped(disk, last * layout.sector, 512), "backup of the header")]
+    return [Piece(start * layout.sector, _entries(layout, disk, start), "backup of the GPT entries"),
+            Piece(last * layout.sector, _stripped(disk, last * layout.sector, 512), "backup of the GPT header")]
 
 
 def _entries(layout: Layout, disk: int, sector: int) -> bytes:
@@ -111,8 +111,3 @@ def _entries(layout: Layout, disk: int, sector: int) -> bytes:
 
 def _stripped(disk: int, offset: int, length: int) -> bytes:
     return os.pread(disk, length, offset).rstrip(b"\0")
-
-
-def _names(layout: Layout) -> str:
-    return "entries: " + ", ".join(f"{number} {one.part.name or one.part.type}"
-                                   for number, one in enumerate(layout.placed, 1))
