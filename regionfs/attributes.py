@@ -35,10 +35,9 @@ class Attributes(NamedTuple):
 
 
 class AttributeReader:
-    """Attributes of nodes over open sources; `time` (ns) is what has no source to take it from."""
+    """Attributes of nodes; `time` (ns) is what has no source to take it from."""
 
-    def __init__(self, sources: Sources, time: int) -> None:
-        self._sources = sources
+    def __init__(self, time: int) -> None:
         self._time = time
         self._uid, self._gid = os.getuid(), os.getgid()
         self._blocks: dict[int, tuple[object, int]] = {}  # inode -> (stamps of its sources, allocated units)
@@ -52,7 +51,7 @@ class AttributeReader:
         if node.spec.whole is not None:
             return self._whole_attributes(node, node.spec.whole)
         assert node.spec.regions is not None
-        seen = [self._last_seen(key) for key in node.spec.sources]
+        seen = [_last_seen(node.sources, key) for key in node.spec.sources]
         mtime = max((found.mtime_ns for found in seen), default=self._time)
         ctime = max((found.ctime_ns for found in seen), default=self._time)
         return Attributes(node.ino, node.spec.regions.size, self._allocated(node, seen), mtime, mtime, ctime,
@@ -60,20 +59,13 @@ class AttributeReader:
 
     def _whole_attributes(self, node: FileNode, key: str) -> Attributes:
         """The source's own, less what the mount does not give: set-id bits, write bits of a ro file."""
-        found = os.fstat(self._sources.fd(key))
+        found = os.fstat(node.sources.fd(key))
         mode = stat.S_IMODE(found.st_mode) & (0o777 if node.spec.writable else 0o555)
         size = self.size(node)
         blocks = -(-size // 512) if stat.S_ISBLK(found.st_mode) else found.st_blocks
         return Attributes(node.ino, size, blocks, found.st_atime_ns, found.st_mtime_ns, found.st_ctime_ns,
                           stat.S_IFREG | (mode if node.spec.mode is None else node.spec.mode), 1,
                           found.st_uid, found.st_gid)
-
-    def _last_seen(self, key: str) -> SourceFacts:
-        """The source as it is, or, where it can serve no more, as it was: stat goes on, open tells."""
-        try:
-            return self._sources.look(key)
-        except (RegionfsError, OSError):
-            return self._sources.facts(key)
 
     def _allocated(self, node: FileNode, seen: list[SourceFacts]) -> int:
         """512-byte units with data; counted again when a source changed."""
@@ -82,7 +74,7 @@ class AttributeReader:
         if known is None or known[0] != state:
             assert node.spec.regions is not None
             try:
-                units = -(-execute.allocated(node.spec.regions, self._sources) // 512)
+                units = -(-execute.allocated(node.spec.regions, node.sources) // 512)
             except (RegionfsError, OSError):
                 units = -(-node.spec.regions.size // 512)
             known = self._blocks[node.ino] = (state, units)
@@ -93,6 +85,14 @@ class AttributeReader:
         if node.spec.regions is not None:
             return node.spec.regions.size
         assert node.spec.whole is not None
-        if self._sources.facts(node.spec.whole).kind == "block":
-            return self._sources.facts(node.spec.whole).size
-        return os.fstat(self._sources.fd(node.spec.whole)).st_size
+        if node.sources.facts(node.spec.whole).kind == "block":
+            return node.sources.facts(node.spec.whole).size
+        return os.fstat(node.sources.fd(node.spec.whole)).st_size
+
+
+def _last_seen(sources: Sources, key: str) -> SourceFacts:
+    """The source as it is, or, where it can serve no more, as it was: stat goes on, open tells."""
+    try:
+        return sources.look(key)
+    except (RegionfsError, OSError):
+        return sources.facts(key)

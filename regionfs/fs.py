@@ -22,7 +22,7 @@ from regionfs.errors import RegionfsError
 from regionfs.manifest.schema import Manifest
 from regionfs.modes.choose import Choice, Mode
 from regionfs.regions import Kind, Region, RegionMap
-from regionfs.sharing import Sharing, Span
+from regionfs.sharing import Sharing, Shown, Span
 from regionfs.source import Sources
 from regionfs.tree import Directory, FileNode, Node, Tree
 from regionfs.units import MAX_OFFSET
@@ -56,14 +56,25 @@ class Changes(NamedTuple):
 
 
 class FileSystem:
-    """One mounted manifest. `sources` stays the caller's to close."""
+    """One mounted manifest; its sources stay the caller's to close."""
 
-    def __init__(self, manifest: Manifest, sources: Sources, choices: Mapping[str, Choice], sharing: Sharing) -> None:
-        self.manifest = manifest
-        self.tree = Tree(manifest, choices)
-        self._sources = sources
-        self._sharing = sharing
-        self._attributes = AttributeReader(sources, manifest.path.stat().st_mtime_ns)
+    def __init__(self, manifest: Manifest, sources: Sources, choices: Mapping[str, Choice]) -> None:
+        self.tree = Tree(manifest, choices, sources)
+        self._attributes = AttributeReader(manifest.path.stat().st_mtime_ns)
+        self._sharing = Sharing(())
+        self.share()
+
+    def share(self) -> None:
+        """Work out anew which files show the same bytes, after the tree has changed."""
+        files = (node for node in self.tree.nodes.values() if isinstance(node, FileNode))
+        self._sharing = Sharing(
+            Shown(node.ino, node.spec, {key: node.sources.facts(key).identity for key in node.spec.sources})
+            for node in files)
+
+    def renew(self, node: FileNode) -> None:
+        """Part the file's next handles from those that are open now."""
+        self.tree.renew(node)
+        self.share()
 
     # names
 
@@ -103,7 +114,7 @@ class FileSystem:
         node = self.file(ino)
         if node.spec.whole is None or not node.spec.writable:
             return self._setattr_fixed(node, changes)
-        fd = self._fd(node.spec.whole)
+        fd = _fd(node, node.spec.whole)
         if changes.mode is not None and node.spec.mode is not None:
             raise OSError(errno.EPERM, "the manifest pins this file's mode")
         if changes.size is not None:
@@ -129,7 +140,7 @@ class FileSystem:
             if name == MAP_XATTR:
                 return json.dumps(self.describe(node), separators=(",", ":")).encode()
             if node.spec.whole is not None:
-                return os.getxattr(self._fd(node.spec.whole), name)
+                return os.getxattr(_fd(node, node.spec.whole), name)
         raise OSError(errno.ENODATA, os.fsdecode(name))
 
     def listxattr(self, ino: int) -> list[bytes]:
@@ -139,7 +150,7 @@ class FileSystem:
             return []
         own = []
         if node.spec.whole is not None:
-            own = [os.fsencode(name) for name in os.listxattr(self._fd(node.spec.whole))]
+            own = [os.fsencode(name) for name in os.listxattr(_fd(node, node.spec.whole))]
         return [MODE_XATTR, MAP_XATTR, *own]
 
     def setxattr(self, ino: int, name: bytes, value: bytes, flags: int) -> None:
@@ -166,7 +177,7 @@ class FileSystem:
         if flags & _ACCESS_KINDS != os.O_RDONLY and not node.spec.writable:
             raise OSError(errno.EROFS, node.spec.path)
         try:
-            seen = [self._sources.look(key) for key in node.spec.sources]
+            seen = [node.sources.look(key) for key in node.spec.sources]
         except (RegionfsError, OSError) as error:
             if node.trouble != str(error):
                 node.trouble = str(error)
@@ -190,11 +201,11 @@ class FileSystem:
 
     def source_fd(self, node: FileNode) -> int:
         """The descriptor of a passthrough file's one source."""
-        return self._fd(node.spec.sources[0])
+        return _fd(node, node.spec.sources[0])
 
     def source_fds(self, node: FileNode) -> dict[str, int]:
         """Descriptors of all its sources, by key."""
-        return {key: self._fd(key) for key in node.spec.sources}
+        return {key: _fd(node, key) for key in node.spec.sources}
 
     def read_into(self, ino: int, offset: int, buffer: memoryview, *, paging: bool, flags: int = 0,
                   count: bool = True) -> int:
@@ -207,13 +218,13 @@ class FileSystem:
         whole = node.spec.whole
         try:
             if whole is not None:
-                done = os.preadv(self._sources.fd(whole), (buffer,), offset, flags)
+                done = os.preadv(node.sources.fd(whole), (buffer,), offset, flags)
                 if flags and done < len(buffer):
                     raise BlockingIOError
             else:
                 regions = node.spec.regions
                 assert regions is not None
-                done = execute.read_into(regions, self._sources, offset, buffer, flags)
+                done = execute.read_into(regions, node.sources, offset, buffer, flags)
                 if paging and done < min(len(buffer), regions.size - offset):
                     raise OSError(errno.EIO, f"{node.spec.path}: bytes at {offset + done} cannot be read")
         except RegionfsError as error:
@@ -230,35 +241,38 @@ class FileSystem:
         if not node.spec.writable:
             raise OSError(errno.EROFS, node.spec.path)
         if node.spec.whole is not None:
-            fd = self._fd(node.spec.whole)
+            fd = _fd(node, node.spec.whole)
             count = os.pwritev(fd, (data,), offset, os.RWF_APPEND if append else 0)
             if drop_setid:
                 _drop_setid(fd)
         else:
             assert node.spec.regions is not None
             if paging:
-                execute.write_pages(node.spec.regions, self._sources, offset, data)
+                execute.write_pages(node.spec.regions, node.sources, offset, data)
                 count = len(data)
             else:
-                count = execute.write_from(node.spec.regions, self._sources, offset, data)
+                count = execute.write_from(node.spec.regions, node.sources, offset, data)
         node.counters.writes += 1
         node.counters.write_bytes += count
         return count
 
-    def elsewhere(self, ino: int, offset: int, length: int) -> list[tuple[int, int, int]]:
-        """(inode, offset, length) of every other place that shows the bytes just written."""
-        node = self.file(ino)
-        spans: list[Span] = self._sharing.elsewhere(node.spec.path, offset, length)
-        return [(self.tree.files[span.path].ino, span.offset, span.length) for span in spans]
+    def elsewhere(self, ino: int, offset: int, length: int) -> list[Span]:
+        """Every other place that shows the bytes just written."""
+        return self._sharing.elsewhere(ino, offset, length)
 
     def fsync(self, ino: int, data_only: bool) -> None:
         """Flush every rw source of the file; the first error is raised after all were tried."""
-        self._sources.sync(self.file(ino).spec.rw_sources, data_only)
+        node = self.file(ino)
+        node.sources.sync(node.spec.rw_sources, data_only)
 
     def sync(self) -> None:
         """Flush every rw source of the mount."""
-        keys = frozenset().union(*(node.spec.rw_sources for node in self.tree.files.values()))
-        self._sources.sync(keys, False)
+        written: dict[Sources, set[str]] = {}
+        for node in self.tree.nodes.values():
+            if isinstance(node, FileNode) and node.spec.writable:
+                written.setdefault(node.sources, set()).update(node.spec.rw_sources)
+        for sources, keys in written.items():
+            sources.sync(keys, False)
 
     def lseek(self, ino: int, offset: int, whence: int) -> int:
         """SEEK_DATA or SEEK_HOLE: holes of the map and holes inside the sources."""
@@ -266,7 +280,7 @@ class FileSystem:
         if whence not in (os.SEEK_DATA, os.SEEK_HOLE):
             raise OSError(errno.EINVAL, f"whence {whence}")
         seek = execute.seek_data if whence == os.SEEK_DATA else execute.seek_hole
-        return seek(self._map(node, self._attributes.size(node)), self._sources, offset)
+        return seek(self._map(node, self._attributes.size(node)), node.sources, offset)
 
     def fallocate(self, ino: int, mode: int, offset: int, length: int) -> None:
         """`whole`: forwarded. Fixed size: punch and zero inside rw ground; allocate changes nothing; no growth."""
@@ -274,7 +288,7 @@ class FileSystem:
         if not node.spec.writable:
             raise OSError(errno.EROFS, node.spec.path)
         if node.spec.whole is not None:
-            execute.fallocate(self._fd(node.spec.whole), mode, offset, length)
+            execute.fallocate(_fd(node, node.spec.whole), mode, offset, length)
             return
         regions = self._map(node)
         if offset + length > regions.size and not mode & execute.KEEP_SIZE:
@@ -282,7 +296,7 @@ class FileSystem:
         if mode & ~(execute.PUNCH_HOLE | execute.ZERO_RANGE | execute.KEEP_SIZE):
             raise OSError(errno.EOPNOTSUPP, f"fallocate mode {mode:#x}")
         if mode & (execute.PUNCH_HOLE | execute.ZERO_RANGE):
-            execute.punch(regions, self._sources, mode, offset, min(length, regions.size - offset))
+            execute.punch(regions, node.sources, mode, offset, min(length, regions.size - offset))
 
     def statfs(self) -> tuple[int, int, int]:
         """(block size, blocks, files): totals of the composite files; never zero blocks."""
@@ -310,18 +324,12 @@ class FileSystem:
             raise OSError(errno.ENOTDIR, node.spec.path)
         return node
 
-    def _fd(self, key: str) -> int:
-        try:
-            return self._sources.fd(key)
-        except RegionfsError as error:
-            raise OSError(errno.EIO, str(error)) from error
-
     def _xattr_target(self, ino: int, name: bytes) -> int:
         node = self._node(ino)
         ours = name.startswith(b"user.regionfs.")
         if ours or not isinstance(node, FileNode) or node.spec.whole is None or not node.spec.writable:
             raise OSError(errno.EPERM, os.fsdecode(name))
-        return self._fd(node.spec.whole)
+        return _fd(node, node.spec.whole)
 
     def _uncached(self, node: FileNode) -> bool:
         """True for files whose reads and writes must not go through the kernel's page cache.
@@ -330,13 +338,12 @@ class FileSystem:
         dropped, and two of them could wait for each other. Error regions that share a page with
         good bytes: the page cache fails whole pages.
         """
-        return node.spec.path in self._sharing.writers or self._written_past_us(node) or (
+        return node.ino in self._sharing.writers or self._written_past_us(node) or (
             node.spec.regions is not None and node.spec.regions.has_unaligned_errors(BLOCK))
 
     def _written_past_us(self, node: FileNode) -> bool:
         """True when a passthrough file writes its source: choose keeps such files together, a fallback parts them."""
-        return any(self.tree.files[path].choice.mode is Mode.PASSTHROUGH
-                   for path in self._sharing.writers_beside(node.spec.path))
+        return any(self.file(ino).choice.mode is Mode.PASSTHROUGH for ino in self._sharing.writers_beside(node.ino))
 
     def _map(self, node: FileNode, size: int = MAX_OFFSET) -> RegionMap:
         """Its region map; a `whole` file's is one region over `size` bytes."""
@@ -351,6 +358,13 @@ class FileSystem:
         if changes.size is None or changes.size != self._attributes.size(node) or owner != (None, None, None):
             raise OSError(errno.EPERM, f"{node.spec.path}: the manifest fixes its size and attributes")
         return self._attributes.read(node)
+
+
+def _fd(node: FileNode, key: str) -> int:
+    try:
+        return node.sources.fd(key)
+    except RegionfsError as error:
+        raise OSError(errno.EIO, str(error)) from error
 
 
 def _drop_setid(fd: int) -> None:

@@ -8,12 +8,11 @@ Sources are the same when they are the same file or device, whatever their names
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from itertools import accumulate
 from typing import NamedTuple
 
-from regionfs.manifest.inspect import SourceFacts
-from regionfs.manifest.schema import FileSpec, Manifest
+from regionfs.manifest.schema import FileSpec
 from regionfs.plan import plan_read
 from regionfs.regions import Kind
 from regionfs.units import MAX_OFFSET
@@ -21,12 +20,20 @@ from regionfs.units import MAX_OFFSET
 Identity = tuple[int, ...]
 
 
+class Shown(NamedTuple):
+    """One composite file as far as sharing is concerned."""
+
+    ino: int
+    spec: FileSpec
+    identities: Mapping[str, Identity]  # of its sources, by key
+
+
 class Place(NamedTuple):
-    """Bytes [start, end) of a source, shown by file `path` at `position`."""
+    """Bytes [start, end) of a source, shown by file `ino` at `position`."""
 
     start: int
     end: int
-    path: str
+    ino: int
     position: int
     writable: bool
 
@@ -34,7 +41,7 @@ class Place(NamedTuple):
 class Span(NamedTuple):
     """A range of a composite file."""
 
-    path: str
+    ino: int
     offset: int
     length: int
 
@@ -42,61 +49,58 @@ class Span(NamedTuple):
 class Sharing:
     """Places of the sources that some file of the mount may write to."""
 
-    def __init__(self, manifest: Manifest, facts: Mapping[str, SourceFacts]) -> None:
-        self._identity = {key: found.identity for key, found in facts.items()}
-        self._files = manifest.files
-        self._writers_of: dict[Identity, list[str]] = {}
-        for file in manifest.files.values():
-            for key in file.rw_sources:
-                self._writers_of.setdefault(self._identity[key], []).append(file.path)
-        written = self._writers_of.keys()
+    def __init__(self, files: Iterable[Shown]) -> None:
+        self._files = {file.ino: file for file in files}
+        self._writers_of: dict[Identity, list[int]] = {}
+        for file in self._files.values():
+            for key in file.spec.rw_sources:
+                self._writers_of.setdefault(file.identities[key], []).append(file.ino)
         places: dict[Identity, list[Place]] = {}
-        for file in manifest.files.values():
-            if written.isdisjoint(self._identity[key] for key in file.sources):
+        for file in self._files.values():
+            if self._writers_of.keys().isdisjoint(file.identities[key] for key in file.spec.sources):
                 continue
             for key, place in _places(file):
-                if self._identity[key] in written:
-                    places.setdefault(self._identity[key], []).append(place)
-        self._places = {key: _Index(found) for key, found in places.items() if len(found) > 1}
+                if file.identities[key] in self._writers_of:
+                    places.setdefault(file.identities[key], []).append(place)
+        self._places = {identity: _Index(found) for identity, found in places.items() if len(found) > 1}
         #: files that write bytes which are shown somewhere else too
-        self.writers = frozenset(place.path for index in self._places.values() for place in index.shared_writers())
+        self.writers = frozenset(place.ino for index in self._places.values() for place in index.shared_writers())
 
-    def writers_beside(self, path: str) -> list[str]:
-        """Other files that may write a source which `path` shows."""
-        mine = {self._identity[key] for key in self._files[path].sources}
-        if mine.isdisjoint(self._writers_of):
-            return []
-        return [other for identity in mine for other in self._writers_of.get(identity, ()) if other != path]
+    def writers_beside(self, ino: int) -> list[int]:
+        """Other files that may write a source which `ino` shows."""
+        file = self._files[ino]
+        mine = {file.identities[key] for key in file.spec.sources}
+        return [other for identity in mine for other in self._writers_of.get(identity, ()) if other != ino]
 
-    def elsewhere(self, path: str, offset: int, length: int) -> list[Span]:
-        """Where else the rw bytes of `path` in [offset, offset + length) are shown."""
-        file = self._files[path]
-        if path not in self.writers:
+    def elsewhere(self, ino: int, offset: int, length: int) -> list[Span]:
+        """Where else the rw bytes of `ino` in [offset, offset + length) are shown."""
+        if ino not in self.writers:
             return []
-        if file.whole is not None:
-            written = [(file.whole, offset, length, offset)]
+        file = self._files[ino]
+        if file.spec.whole is not None:
+            written = [(file.spec.whole, offset, length, offset)]
         else:
-            assert file.regions is not None
+            assert file.spec.regions is not None
             # pages of a shared mapping may begin outside rw ground
-            written = [(m.source, m.address, m.length, m.offset)
-                       for m in plan_read(file.regions, offset, length) if m.writable]
+            written = [(mapping.source, mapping.address, mapping.length, mapping.offset)
+                       for mapping in plan_read(file.spec.regions, offset, length) if mapping.writable]
         spans = []
         for key, start, count, own in written:
-            index = self._places.get(self._identity[key])
+            index = self._places.get(file.identities[key])
             for place in index.overlapping(start, start + count) if index else ():
                 first, last = max(start, place.start), min(start + count, place.end)
                 position = place.position + first - place.start
-                if (place.path, position) != (path, own + first - start):
-                    spans.append(Span(place.path, position, last - first))
+                if (place.ino, position) != (ino, own + first - start):
+                    spans.append(Span(place.ino, position, last - first))
         return spans
 
 
-def _places(file: FileSpec) -> Iterator[tuple[str, Place]]:
-    if file.whole is not None:
-        yield file.whole, Place(0, MAX_OFFSET, file.path, 0, file.writable)
-    for region in file.regions or ():
+def _places(file: Shown) -> Iterator[tuple[str, Place]]:
+    if file.spec.whole is not None:
+        yield file.spec.whole, Place(0, MAX_OFFSET, file.ino, 0, file.spec.writable)
+    for region in file.spec.regions or ():
         if region.kind is Kind.SOURCE:
-            place = Place(region.offset, region.offset + region.length, file.path, region.start, region.writable)
+            place = Place(region.offset, region.offset + region.length, file.ino, region.start, region.writable)
             yield region.source, place
 
 

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from hashlib import blake2b
 
 from regionfs.manifest.schema import FileSpec, Manifest
 from regionfs.modes.choose import Choice, Mode
+from regionfs.source import Sources
 
 ROOT = 1  # the protocol's node id of the root
 
@@ -30,14 +31,15 @@ class Counters:
 
 @dataclass(slots=True, eq=False)
 class FileNode:
-    """A composite file in the tree."""
+    """A composite file in the tree, or one that an open handle keeps after the tree has let go of it."""
 
     ino: int
     spec: FileSpec
     choice: Choice
+    sources: Sources
+    generation: int = 0    # of its inode number: raised whenever the file's handles part from those before
     counters: Counters = field(default_factory=Counters)
-    cached: object = None  # the identities of its sources that the kernel's page cache was filled from
-    renewals: int = 0      # how often it got a new inode number
+    cached: object = None  # the stamps of its sources that the kernel's page cache was filled from
     trouble: str = ""      # the log line its last failed open wrote; said once
 
 
@@ -54,28 +56,50 @@ Node = FileNode | Directory
 
 
 class Tree:
-    """Nodes by inode number and by name."""
+    """Nodes by inode number and by name. Nodes that have no name any more stay by number until forgotten."""
 
-    def __init__(self, manifest: Manifest, choices: Mapping[str, Choice]) -> None:
-        self.root = Directory(ROOT, ROOT)
-        self.nodes: dict[int, Node] = {ROOT: self.root}
+    def __init__(self, manifest: Manifest, choices: Mapping[str, Choice], sources: Sources,
+                 generations: Mapping[str, int] | None = None) -> None:
+        self.nodes: dict[int, Node] = {ROOT: Directory(ROOT, ROOT)}
         self.files: dict[str, FileNode] = {}
         for path, spec in manifest.files.items():
-            self._add(path, spec, choices[path])
+            generation = generations.get(path, 0) if generations else 0
+            self._add(FileNode(self._inode(path, generation), spec, choices[path], sources, generation))
 
-    def directories(self) -> Iterator[Directory]:
-        """Every directory, the root first."""
-        return (node for node in self.nodes.values() if isinstance(node, Directory))
+    def renew(self, node: FileNode) -> FileNode:
+        """Give a file another inode number; open handles keep the old one. Returns its new node."""
+        generation = node.generation + 1
+        new = replace(node, ino=self._inode(node.spec.path, generation), generation=generation, cached=None)
+        self._add(new)
+        return new
 
-    def renew(self, node: FileNode) -> None:
-        """Give a file another inode number; open handles keep the old one."""
-        node.renewals += 1
-        node.ino = self._inode(f"{node.spec.path}\0{node.renewals}")
-        self.nodes[node.ino] = node
+    def keep(self, node: FileNode) -> None:
+        """Put a node in place of the new one of its path: the file is what it was."""
+        del self.nodes[self.files[node.spec.path].ino]
+        self._add(node)
 
-    def _add(self, path: str, spec: FileSpec, choice: Choice) -> None:
+    def retire(self, node: Node) -> None:
+        """Keep a nameless node for the handles that are open on it."""
+        self.nodes.setdefault(node.ino, node)
+
+    def retired(self) -> Iterator[FileNode]:
+        """Files without a name in the tree."""
+        return (node for node in self.nodes.values()
+                if isinstance(node, FileNode) and self.files.get(node.spec.path) is not node)
+
+    def forget(self, ino: int) -> bool:
+        """The kernel dropped an inode; True when it was a nameless file's, which is now gone."""
+        node = self.nodes.get(ino)
+        if not isinstance(node, FileNode) or self.files.get(node.spec.path) is node:
+            return False
+        del self.nodes[ino]
+        return True
+
+    def _add(self, node: FileNode) -> None:
+        path = node.spec.path
         parts = path.split("/")
-        directory = self.root
+        directory = self.nodes[ROOT]
+        assert isinstance(directory, Directory)
         for depth, part in enumerate(parts[:-1], 1):
             name = os.fsencode(part)
             child = directory.children.get(name)
@@ -84,15 +108,15 @@ class Tree:
                 self.nodes[child.ino] = directory.children[name] = child
             assert isinstance(child, Directory), f"{path}: the manifest lets a file be a directory"
             directory = child
-        node = FileNode(self._inode(path), spec, choice)
         self.nodes[node.ino] = directory.children[os.fsencode(parts[-1])] = node
         self.files[path] = node
 
-    def _inode(self, path: str) -> int:
-        """A number from the path alone, the same in every process; 63 bits, never the root's."""
+    def _inode(self, path: str, generation: int = 0) -> int:
+        """A number from path and generation alone, the same in every process; 63 bits, never the root's."""
         salt = 0
+        text = os.fsencode(f"{path}\0{generation}" if generation else path)
         while True:
-            digest = blake2b(os.fsencode(path), digest_size=8, salt=salt.to_bytes(8, "little")).digest()
+            digest = blake2b(text, digest_size=8, salt=salt.to_bytes(8, "little")).digest()
             number = int.from_bytes(digest, "little") >> 1
             if number > ROOT and number not in self.nodes:
                 return number

@@ -22,7 +22,6 @@ from regionfs.fs import FileSystem
 from regionfs.manifest.schema import Manifest
 from regionfs.modes.choose import Ability, Kernel, Mode, choose_all
 from regionfs.modes.probe import probe
-from regionfs.sharing import Sharing
 from regionfs.source import Sources, inspect_sources
 from regionfs.wire import device, mounts
 from regionfs.wire.session import VersionError, Wanted
@@ -129,7 +128,7 @@ class Daemon:
     def _file_system(self, kernel: Kernel) -> FileSystem:
         """The manifest's files over this machine's abilities."""
         choices = choose_all(self._manifest, self._facts, kernel, self.config.modes)
-        return FileSystem(self._manifest, self._sources, choices, Sharing(self._manifest, self._facts))
+        return FileSystem(self._manifest, self._sources, choices)
 
     def _serve(self, serve: Callable[[], None]) -> None:
         try:

@@ -97,7 +97,7 @@ class Handlers:
         try:
             backing_id = self._backings.open(node, opened, body.flags)
         except Stale:
-            self._fs.tree.renew(node)
+            self._fs.renew(node)
             raise OSError(errno.ESTALE, node.spec.path) from None
         if backing_id:
             node.counters.opens[opened.mode] += 1

@@ -19,6 +19,7 @@ from regionfs.fs import FileSystem
 from regionfs.serve.backing import Backings
 from regionfs.serve.handlers import Handlers, touches_disk, written_range
 from regionfs.serve.relay import Relay
+from regionfs.sharing import Span
 from regionfs.wire import abi, codec, device
 from regionfs.wire.abi import MIN_READ_BUFFER, NotifyCode, Opcode
 from regionfs.wire.codec import OUT_HEADER, OUT_HEADER_SIZE
@@ -81,7 +82,11 @@ class Server:
             if not size:
                 relay.end()
                 return
-            self._answer(request, size, answer)
+            try:
+                self._answer(request, size, answer)
+            except Exception:  # a bug of ours: its caller gets EIO, everybody else goes on
+                log.exception("answering a request")
+                self._send((codec.error(_unique(request, size), errno.EIO),))
 
     def _receive(self, request: memoryview) -> int:
         """Bytes of the next request; 0 when there will be none."""
@@ -172,7 +177,7 @@ class Server:
             return 0
         return self._fs.getattr(request.header.nodeid).size
 
-    def _drop(self, spans: list[tuple[int, int, int]]) -> None:
+    def _drop(self, spans: list[Span]) -> None:
         if spans:
             self._relay.step_down()
             for ino, offset, length in spans:
