@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
@@ -17,7 +17,7 @@ from typing import IO, TYPE_CHECKING
 import click
 
 from regionfs.cli.common import examples, file_argument, find_file, load_manifest, manifest_argument
-from regionfs.errors import RegionfsError
+from regionfs.errors import SourceError, UsageError
 from regionfs.formats.table import FORMATS, find
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ STDOUT = Path("-")
 def formats_help(*, writers: bool) -> str:
     """The table of formats as paragraphs of a help page."""
     rows = [row for row in FORMATS.values() if row.write or not writers]
-    return "\n\n".join(f"{row.name}: {row.summary}. {row.limits}" for row in rows)
+    return "\n\n".join(f"{row.name}: {row.summary} {row.limits}" for row in rows)
 
 
 @click.command(help=f"""Write the map of FILE in a foreign FORMAT.
@@ -61,13 +61,14 @@ def export(format_name: str, manifest: Path, file: str, out: Path, force: bool) 
     exported = write(composite)
     if out == STDOUT:
         if exported.side:
-            raise RegionfsError(f"{format_name} needs a side file next to its own; write to a file with -o FILE")
+            raise UsageError(f"{format_name} needs a side file next to its own; write to a file with -o FILE")
         sys.stdout.buffer.write(exported.content)
     else:
-        check_target(loaded, out, force)
+        parts = [manifest, *(spec.path for spec in loaded.sources.values())]
+        check_target(out, parts, force)
         if exported.side:
-            check_target(loaded, exported.side.path, force)
-            _copy_side(composite, exported.side)
+            check_target(exported.side.path, parts, force)
+            copy_side(loaded, exported.side)
         with replacing(out) as stream:
             stream.write(exported.content)
     for note in exported.notes:
@@ -89,15 +90,15 @@ def composite_of(manifest: Manifest, file: FileSpec, out: Path) -> Composite:
                      frozenset(key for key, fact in facts.items() if fact.kind == "block"))
 
 
-def check_target(manifest: Manifest, path: Path, force: bool) -> None:
-    """Refuse to replace what is there without `force`, and with it what the manifest is made of."""
-    if not os.path.lexists(path):
-        return
-    for other in (manifest.path, *(spec.path for spec in manifest.sources.values())):
-        if path.exists() and other.exists() and path.samefile(other):
-            raise RegionfsError(f"{path} is a part of {manifest.path}; write somewhere else")
-    if not force:
-        raise RegionfsError(f"{path} exists; replace it with --force")
+def check_target(path: Path, parts: Iterable[Path], force: bool) -> None:
+    """Refuse to replace a file without `force`; even with it, devices and `parts`, which the result is made of."""
+    if path.exists() and not path.is_file():
+        raise UsageError(f"{path} is not a regular file; nothing else is replaced")
+    for part in parts:
+        if path.exists() and part.exists() and path.samefile(part):
+            raise UsageError(f"{path} is what the result is made of; write somewhere else")
+    if os.path.lexists(path) and not force:
+        raise UsageError(f"{path} exists; --force replaces it")
 
 
 @contextmanager
@@ -117,23 +118,26 @@ def replacing(path: Path) -> Iterator[IO[bytes]]:
         raise
 
 
-def _copy_side(composite: Composite, side: SideFile) -> None:
-    """Write the side file, holes kept, in chunks."""
+def copy_side(manifest: Manifest, side: SideFile) -> None:
+    """Write the side file, holes kept, in chunks. Raises SourceError when a source is not what was loaded."""
     from regionfs.execute import data_ranges, read_into
     from regionfs.source import Sources
     total = sum(region.length for region in side.regions)
     buffer = memoryview(bytearray(min(CHUNK, side.regions.size)))
-    with Sources(composite.manifest) as sources, replacing(side.path) as stream, click.progressbar(
+    with Sources(manifest) as sources, replacing(side.path) as stream, click.progressbar(
             length=total, label=side.path.name, file=sys.stderr, hidden=not sys.stderr.isatty()) as bar:
+        before = [sources.look(key).stamp for key in side.regions.names]
         os.truncate(stream.fileno(), side.regions.size)
         for start, end in data_ranges(side.regions, sources, 0, side.regions.size):
             for pos in range(start, end, CHUNK):
                 part = buffer[:min(CHUNK, end - pos)]
                 if read_into(side.regions, sources, pos, part) < len(part):
-                    raise RegionfsError(f"a source of {side.path.name} cannot be read near byte {pos}")
+                    raise SourceError(f"a source of {side.path.name} cannot be read near byte {pos}")
                 stream.seek(pos)
                 stream.write(part)
                 bar.update(len(part))
+        if before != [sources.look(key).stamp for key in side.regions.names]:
+            raise SourceError(f"a source changed while {side.path.name} was copied from it; try again")
 
 
 def _umask() -> int:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import click
 
 from regionfs.cli.common import examples
-from regionfs.cli.export import STDOUT, formats_help, replacing
+from regionfs.cli.export import STDOUT, check_target, formats_help
 from regionfs.errors import RegionfsError
 from regionfs.formats.table import FORMATS, HEAD, Format, find, guess
 
@@ -50,13 +50,12 @@ def import_(format_name: str, foreign: Path, out: Path, name: str, source: Path 
     """Make a manifest of the foreign map IN."""
     from regionfs.formats.values import Foreign
     from regionfs.manifest.describe import dump
+    from regionfs.manifest.edit_save import create
     from regionfs.manifest.load import loads
     place = Path.cwd() / "stdin" if foreign == STDIN or (not foreign.is_file() and not foreign.is_block_device()) \
         else foreign.absolute()
     row, content = _fetch(format_name, foreign)
     manifest = Path.cwd() / "stdout.yaml" if out == STDOUT else out.absolute()
-    if out != STDOUT and not force and manifest.exists():
-        raise RegionfsError(f"{out} exists; replace it with --force")
     imported: Imported = row.read(Foreign(place, content, manifest, name.strip("/"),
                                           source.absolute() if source else None))
     text = dump(imported.manifest)
@@ -64,8 +63,8 @@ def import_(format_name: str, foreign: Path, out: Path, name: str, source: Path 
     if out == STDOUT:
         sys.stdout.write(text)
     else:
-        with replacing(manifest) as stream:
-            stream.write(text.encode())
+        check_target(manifest, [place, *(spec.path for spec in imported.manifest.sources.values())], force)
+        create(manifest, text, force=force)
     for note in imported.notes:
         click.echo(note, err=True)
 

@@ -60,7 +60,8 @@ def read(foreign: Foreign) -> Imported:
         raise FormatError(f"{place}: MappedBlocksCount is not {mapped}, the blocks of the ranges")
     draft.add(draft.default_name(), size, (
         Region(first * block, min((last + 1) * block, size), Kind.SOURCE, key) for first, last in spans))
-    return draft.done(*([f"{document.sums} ranges have checksums, which a manifest cannot keep"] * bool(document.sums)))
+    note = f"the checksums of {document.sums} ranges are left out: a manifest has no place for them"
+    return draft.done(*([note] if document.sums else []))
 
 
 def _parse(foreign: Foreign) -> Bmap:

@@ -30,7 +30,8 @@ def read(foreign: Foreign) -> Imported:
     draft = Draft(foreign)
     key, pos = draft.named_source(), 0
     regions: list[Region] = []
-    rows = ((place, line) for place, line in lines(foreign) if not line.startswith("#"))
+    stripped = ((place, line.split("#", 1)[0].strip()) for place, line in lines(foreign))  # notes of --annotate
+    rows = ((place, line) for place, line in stripped if line)
     place, line = next(rows, (str(foreign.path), ""))
     if _STATUS.fullmatch(line) is None:
         raise FormatError(f"{place}: {clip(line)} is not the status line CURRENT_POS CURRENT_STATUS PASS")
@@ -49,8 +50,8 @@ def read(foreign: Foreign) -> Imported:
     if not any(region.source for region in regions):
         draft.sources.clear()
     lost = [region.length for region in regions if region.kind is Kind.ERROR]
-    return draft.done(*([f"{human_size(sum(lost))} in {len(lost)} areas were not rescued; reading them fails "
-                         "with EIO"] * bool(lost)))
+    note = f"{human_size(sum(lost))} in {len(lost)} areas were not rescued; reading them fails with EIO"
+    return draft.done(*([note] if lost else []))
 
 
 def _block(line: str, place: str) -> tuple[int, int, str]:

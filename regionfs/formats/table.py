@@ -21,7 +21,6 @@ class Format(NamedTuple):
 
     name: str
     summary: str
-    suffixes: str                           # for people
     sniff: Callable[[bytes, Path], bool]    # the first HEAD bytes and the path
     read: Callable[[Foreign], Imported]
     write: Callable[[Composite], Exported] | None = None
@@ -30,38 +29,38 @@ class Format(NamedTuple):
 
 
 FORMATS = {row.name: row for row in (
-    Format("vmdk", "VMDK flat descriptor (monolithicFlat, twoGbMaxExtentFlat)", ".vmdk",
+    Format("vmdk", "VMDK flat descriptor (monolithicFlat, twoGbMaxExtentFlat), import and export.",
            lambda head, path: vmdk.sniff(head), vmdk.read, vmdk.write,
-           "whole 512-byte sectors; export: no error regions, access is not kept, "
-           "holes, inline data and borders off a sector go into a side file"),
-    Format("dmsetup", "device-mapper table of linear, zero and error targets, plain or concise", ".table",
-           lambda head, path: dmsetup.sniff(head), dmsetup.read, dmsetup.write,
-           "whole 512-byte sectors; import: loop devices become their files; export: files get loop devices whose "
-           "losetup lines are printed, access is one for the whole device, inline data and borders off a sector "
-           "go into a side file"),
-    Format("qemu-map", "the output of qemu-img map --output=json", ".json",
-           lambda head, path: qemu_map.sniff(head), qemu_map.read, qemu_map.write,
-           "import: --source names the image's file, which QEMU leaves out; export: no inline data, no error "
-           "regions, access is not kept"),
-    Format("crosvm", "crosvm composite disk", ".composite",
+           "Whole 512-byte sectors. Export: no error regions; access is not kept; holes, inline data and borders "
+           "off a sector go into the side file."),
+    Format("crosvm", "crosvm composite disk, import and export.",
            lambda head, path: crosvm.sniff(head), crosvm.read, crosvm.write,
-           "components are raw; export: no error regions, rw regions are multiples of 4096, holes and inline "
-           "data go into a side file"),
-    Format("bmap", "bmap 2.x of bmaptool; --source names the image", ".bmap",
+           "Components are raw. Export: no error regions; rw regions are multiples of 4096 bytes; holes and inline "
+           "data go into the side file."),
+    Format("qemu-map", "The output of qemu-img map --output=json, import and export.",
+           lambda head, path: qemu_map.sniff(head), qemu_map.read, qemu_map.write,
+           "Import: --source names the image's file, which QEMU leaves out. Export: no inline data, no error "
+           "regions; access is not kept."),
+    Format("bmap", "bmap 2.x of bmaptool, import; --source names the image.",
            lambda head, path: bmap.sniff(head), bmap.read, None,
-           "import only; the ranges' checksums are not kept"),
-    Format("filefrag", "the output of filefrag -v; --source names the device or image of the file system", "",
+           "The checksums of ranges are not kept."),
+    Format("filefrag", "The output of filefrag -v, import; --source names the file system's device or image.",
            lambda head, path: filefrag.sniff(head), filefrag.read, None,
-           "import only; ext4 and XFS; no unknown, delayed, inline, encoded or shared extents"),
-    Format("ddrescue", "ddrescue mapfile; --source names the rescued image", ".map .mapfile .log",
+           "ext4 and XFS; no unknown, delayed, inline, encoded or shared extents; not -X."),
+    Format("ddrescue", "ddrescue mapfile, import; --source names the rescued image.",
            lambda head, path: ddrescue.sniff(head), ddrescue.read, None,
-           "import only; whatever was not rescued becomes an error region"),
-    Format("split", "split set image.001, image.00, image.aa or image.part1; IN is any piece", ".001 .aa .part1",
+           "Whatever was not rescued becomes an error region."),
+    Format("dmsetup", "device-mapper table of linear, zero and error targets, import and export.",
+           lambda head, path: dmsetup.sniff(head), dmsetup.read, dmsetup.write,
+           "Whole 512-byte sectors. Import: plain or concise; loop devices become their files. Export: files get "
+           "loop devices, whose losetup lines are printed and stand in the table; access is one for the whole "
+           "device; inline data and borders off a sector go into the side file."),
+    Format("split", "Split set image.001, image.00, image.aa or image.part1, import; IN is any piece.",
            lambda head, path: split.sniff(path), split.read, None,
-           "import only; gaps are refused, pieces of unequal size warned about", "path"),
-    Format("gpt", "disk with a GPT or MBR, or its sfdisk --json: a file per partition and gap", ".img .json",
+           "Gaps are refused, pieces of unequal size warned about.", "path"),
+    Format("gpt", "Disk with a GPT or MBR, or its sfdisk --json, import: a file per partition and per gap.",
            lambda head, path: sfdisk.sniff(head), sfdisk.read, None,
-           "import only, a composite disk is an image for sfdisk already; --file names the directory", "disk"),
+           "--file names their directory. No export: a composite disk is an image for sfdisk as it is.", "disk"),
 )}
 
 

@@ -47,7 +47,8 @@ def test_mapped_blocks_are_the_image(tmp_path: Path) -> None:
     (tmp_path / "a.bmap").write_text(signed())
     result = regionfs("import", "auto", tmp_path / "a.bmap", "-o", tmp_path / "m.yaml",
                       "--source", tmp_path / "a.img")
-    assert (0, "2 ranges have checksums, which a manifest cannot keep\n") == (result.exit_code, result.stderr)
+    note = "the checksums of 2 ranges are left out: a manifest has no place for them\n"
+    assert (0, note) == (result.exit_code, result.stderr)
     image = tmp_path / "a.img"
     assert [(0, 8192, Kind.SOURCE, image, 0, False), (8192, 16384, Kind.HOLE, False),
             (16384, 20000, Kind.SOURCE, image, 16384, False)] == resolved(load(tmp_path / "m.yaml"), "a.img")
@@ -85,7 +86,7 @@ def test_bad_files_say_why(old: str, new: str, why: str) -> None:
 
 def test_entities_are_never_expanded() -> None:
     """A document with a DOCTYPE, as entity bombs and external entities need, is refused at once."""
-    bomb = '<?xml version="1.0"?>\n<!DOCTYPE b [<!ENTITY a "aaaaaaaaaa"><!ENTITY c "&a;&a;">]>\n<bmap version="2.0">&c;</bmap>'
+    bomb = '<?xml version="1.0"?>\n<!DOCTYPE b [<!ENTITY a "aa"><!ENTITY c "&a;&a;">]>\n<bmap version="2.0">&c;</bmap>'
     with pytest.raises(FormatError, match=":2: a DOCTYPE is not part of the format"):
         read(bomb)
 

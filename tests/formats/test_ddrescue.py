@@ -19,7 +19,8 @@ HEAD = """# Mapfile. Created by GNU ddrescue version 1.27
 0x00001000     +               1
 #      pos        size  status
 """
-MAP = HEAD + "0x00000000  0x00001000  +\n0x00001000  0x00000200  -\n0x00001200  512  ?\n0x1400  0x00000C00  +\n"
+MAP = HEAD + "0x00000000  0x00001000  +\n0x00001000  0x00000200  -\n0x00001200  512  ?\t#  4608 B\n" \
+    "0x1400  0x00000C00  +\n"
 
 
 def test_bad_areas_fail_and_good_ones_are_the_image(tmp_path: Path) -> None:

@@ -139,7 +139,7 @@ def test_sources_are_never_replaced(tmp_path: Path) -> None:
     before = put(tmp_path / "a.img", 4096)
     manifest = put_manifest(tmp_path, [{"source": "a.img"}])
     result = regionfs("export", "vmdk", manifest, "disk.img", "-o", tmp_path / "a.img", "--force")
-    assert (1, before) == (result.exit_code, (tmp_path / "a.img").read_bytes())
+    assert (2, before) == (result.exit_code, (tmp_path / "a.img").read_bytes())
 
 
 @settings(max_examples=150, deadline=None, derandomize=True)
