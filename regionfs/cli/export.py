@@ -92,6 +92,8 @@ def composite_of(manifest: Manifest, file: FileSpec, out: Path) -> Composite:
 
 def check_target(path: Path, parts: Iterable[Path], force: bool) -> None:
     """Refuse to replace a file without `force`; even with it, devices and `parts`, which the result is made of."""
+    if not path.absolute().parent.is_dir():
+        raise UsageError(f"{path.parent} is not a directory; {path.name} cannot be written there")
     if path.exists() and not path.is_file():
         raise UsageError(f"{path} is not a regular file; nothing else is replaced")
     for part in parts:

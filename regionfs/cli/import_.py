@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from typing import IO
 
     from regionfs.formats.values import Imported
+    from regionfs.manifest.schema import Manifest
 
 STDIN = Path("-")
 
@@ -45,8 +47,10 @@ The result is checked as `regionfs check` does before it replaces anything.
               help="The composite file's path inside the mount; a directory where the format gives several.")
 @click.option("--source", type=click.Path(path_type=Path), metavar="PATH",
               help="The image that IN maps, for formats that do not say.")
+@click.option("--ro", "read_only", is_flag=True, help="Make every region ro, whatever IN says.")
 @click.option("--force", is_flag=True, help="Replace MANIFEST.")
-def import_(format_name: str, foreign: Path, out: Path, name: str, source: Path | None, force: bool) -> None:
+def import_(format_name: str, foreign: Path, out: Path, name: str, source: Path | None, read_only: bool,
+            force: bool) -> None:
     """Make a manifest of the foreign map IN."""
     from regionfs.formats.values import Foreign
     from regionfs.manifest.describe import dump
@@ -58,7 +62,7 @@ def import_(format_name: str, foreign: Path, out: Path, name: str, source: Path 
     manifest = Path.cwd() / "stdout.yaml" if out == STDOUT else out.absolute()
     imported: Imported = row.read(Foreign(place, content, manifest, name.strip("/"),
                                           source.absolute() if source else None))
-    text = dump(imported.manifest)
+    text = dump(_read_only(imported.manifest) if read_only else imported.manifest)
     loads(text, manifest)
     if out == STDOUT:
         sys.stdout.write(text)
@@ -67,6 +71,13 @@ def import_(format_name: str, foreign: Path, out: Path, name: str, source: Path 
         create(manifest, text, force=force)
     for note in imported.notes:
         click.echo(note, err=True)
+
+
+def _read_only(manifest: Manifest) -> Manifest:
+    from regionfs.regions import RegionMap
+    return replace(manifest, files={path: replace(file, writable=False, regions=file.regions and RegionMap(
+        file.regions.size, (replace(region, writable=False) for region in file.regions)))
+        for path, file in manifest.files.items()})
 
 
 def _fetch(format_name: str, foreign: Path) -> tuple[Format, bytes]:

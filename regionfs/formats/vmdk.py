@@ -17,6 +17,7 @@ from regionfs.regions import Kind, Region
 from regionfs.units import MAX_OFFSET
 
 MAX_DESCRIPTOR = (1 << 20) - 1  # bytes that QEMU reads of a descriptor (vmdk_read_desc)
+MANY_EXTENTS = 1000             # QEMU opens each by itself, against the usual limit of 1024 descriptors
 MAX_NAME = 511                  # bytes of a file name in QEMU's extent line (vmdk_parse_extents)
 
 _MAGIC = "# Disk DescriptorFile"
@@ -64,7 +65,9 @@ def write(composite: Composite) -> Exported:
     if len(content) > MAX_DESCRIPTOR:
         raise FormatError(f'files["{composite.path}"]: {len(laid.pieces)} extents make {len(content)} bytes; '
                           f"QEMU reads {MAX_DESCRIPTOR} of a descriptor")
-    return Exported(content, laid.side, (*laid.notes, *_access_notes(composite, laid)))
+    many = [f"{len(laid.pieces)} extents: QEMU opens each by itself; raise its limit with "
+            f"ulimit -n {2 * len(laid.pieces)}"] if len(laid.pieces) >= MANY_EXTENTS else []
+    return Exported(content, laid.side, (*laid.notes, *_access_notes(composite, laid), *many))
 
 
 def _encoding(foreign: Foreign) -> str:

@@ -141,6 +141,27 @@ def test_what_cannot_be_guessed_is_said(tmp_path: Path, content: bytes, why: str
     assert (1, True) == (result.exit_code, why in result.stderr and "vmdk" in result.stderr)
 
 
+def test_ro_overrules_the_format(tmp_path: Path) -> None:
+    """Evidence is imported read-only even where the descriptor says RW."""
+    assert 0 == regionfs("import", "vmdk", vmdk(tmp_path), "-o", tmp_path / "m.yaml", "--ro").exit_code
+    assert not load(tmp_path / "m.yaml").files["d.img"].writable
+
+
+def test_a_whole_file_is_one_region(tmp_path: Path) -> None:
+    """`whole` is exported at the size its source has now."""
+    put(tmp_path / "a.img", 1024)
+    (tmp_path / "m.yaml").write_text('{"regionfs": 1, "files": {"f": {"whole": "a.img", "access": "rw"}}}')
+    result = regionfs("export", "vmdk", tmp_path / "m.yaml", "f", "-o", tmp_path / "o.vmdk")
+    assert (0, True) == (result.exit_code, 'RW 2 FLAT "a.img" 0\n' in (tmp_path / "o.vmdk").read_text())
+
+
+def test_a_directory_that_is_missing_is_said(tmp_path: Path) -> None:
+    """OUT below no directory is wrong usage, and says so in words."""
+    manifest = put_manifest(tmp_path, [{"hole": True, "length": 512}])
+    result = regionfs("export", "vmdk", manifest, "disk.img", "-o", tmp_path / "no/o.vmdk")
+    assert (2, True) == (result.exit_code, f"{tmp_path}/no is not a directory" in result.stderr)
+
+
 def test_a_bad_name_is_a_problem_of_the_manifest(tmp_path: Path) -> None:
     """--file is checked by the loader."""
     result = regionfs("import", "vmdk", vmdk(tmp_path), "-o", tmp_path / "m.yaml", "--file", "a/../b")

@@ -98,6 +98,18 @@ def test_a_live_loop_device_becomes_its_file(
         resolved(load(tmp_path / "m.yaml"), "t.img")
 
 
+def test_block_devices_are_named_as_they_are(
+    tmp_path: Path, loop_device: Callable[..., AbstractContextManager[Path]],
+) -> None:
+    """A source that is a device needs no loop device of its own."""
+    put(tmp_path / "a.img", 8192)
+    with loop_device(tmp_path / "a.img") as device:
+        manifest = put_manifest(tmp_path, [{"source": str(device), "offset": 512, "length": 1024}])
+        text = exported("dmsetup", manifest, tmp_path / "t").content.decode()
+    assert [(0, 2, "linear", [str(device), "1"])] == parse(text)
+    assert "losetup" not in text
+
+
 def test_sysfs_of_partitions_and_deleted_files(tmp_path: Path) -> None:
     """A partition of a loop device is its part of the file; a deleted file is refused."""
     loop = tmp_path / "devices/loop0"

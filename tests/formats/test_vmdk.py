@@ -134,6 +134,14 @@ def test_lost_access_is_a_note(tmp_path: Path) -> None:
                     'files["disk.img"].regions[1] [1024, 2048) is ro, but QEMU'), strict=True)]
 
 
+def test_many_extents_come_with_a_warning(tmp_path: Path) -> None:
+    """QEMU's need of a descriptor per extent is told before it fails with too many open files."""
+    put(tmp_path / "a.img", 4096)
+    manifest = put_manifest(tmp_path, [{"source": "a.img", "offset": number % 2 * 2048, "length": 512}
+                                       for number in range(1000)])
+    assert exported("vmdk", manifest, tmp_path / "o.vmdk").notes[-1].endswith("ulimit -n 2000")
+
+
 def test_sources_are_never_replaced(tmp_path: Path) -> None:
     """Not even --force writes over what the manifest is made of."""
     before = put(tmp_path / "a.img", 4096)
