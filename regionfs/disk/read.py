@@ -18,6 +18,7 @@ from regionfs.errors import RegionfsError
 _PROTECTIVE = "ee"
 _DUMP_LINE = re.compile(r"^.+? : (?P<fields>start=.*)$")
 _DUMP_FIELD = re.compile(r'(?P<key>[a-z]+)(?:=\s*(?:"(?P<quoted>[^"]*)"|(?P<plain>[^,]*)))?(?:,\s*|$)')
+_MANGLED = re.compile(rb"\\x([0-9a-fA-F]{2})")
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,10 +51,16 @@ def read_table(path: Path, sector: int | None = None) -> Table:
     """
     if sector in (None, 512):
         table = _from_json(path)
-        protective = [one.type for one in table.partitions] == [_PROTECTIVE] and table.label == "dos"
-        if sector == table.sector or not protective:
+        if sector in (None, table.sector) and not _protects(table):
             return table
-    return _from_dump(path, sector or 4096)
+    table = _from_dump(path, sector or 4096)
+    if _protects(table):
+        raise RegionfsError(f"{path} has the protective MBR of a GPT, but no GPT for sectors of {table.sector} bytes")
+    return table
+
+
+def _protects(table: Table) -> bool:
+    return table.label == "dos" and [one.type for one in table.partitions] == [_PROTECTIVE]
 
 
 def _from_json(path: Path) -> Table:
@@ -83,9 +90,18 @@ def _parse_dump(text: str, path: Path, sector: int) -> Table:
             fields = {field["key"]: (field["quoted"] or field["plain"] or "").strip()
                       for field in _DUMP_FIELD.finditer(match["fields"])}
             partitions.append(Partition(_number(node, path), int(fields["start"]), int(fields["size"]),
-                                        fields["type"], fields.get("name", ""), fields.get("uuid", "")))
+                                        fields["type"], _unmangled(fields.get("name", "")), fields.get("uuid", "")))
     return Table(head["label"], head.get("label-id", ""), sector, tuple(partitions))
 
 
+def _unmangled(name: str) -> str:
+    r"""A name as dumped, with \xHH for each byte that is not plain."""
+    data = _MANGLED.sub(lambda match: bytes.fromhex(match[1].decode()), name.encode())
+    return data.decode("utf-8", "replace")
+
+
 def _number(node: str, path: Path) -> int:
-    return int(node.strip().removeprefix(str(path)).lstrip("p"))
+    found = re.search(r"[0-9]+$", node.strip().removeprefix(str(path)))
+    if found is None:
+        raise RegionfsError(f"{path}: {node.strip()!r} is not the name of a partition")
+    return int(found[0])

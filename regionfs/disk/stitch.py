@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from regionfs.disk.layout import Layout, Placed
 from regionfs.disk.read import Table
 from regionfs.disk.table import Piece
-from regionfs.disk.types import type_name
+from regionfs.disk.types import EXTENDED, type_name
 from regionfs.errors import RegionfsError
 from regionfs.manifest.edit_new import NewFile, Row, data_fields, source_fields
 
@@ -27,9 +27,12 @@ def disk_file(path: str, layout: Layout, primary: list[Piece], backup: list[Piec
 def partition_files(table: Table, size: int, source: str, base: str, *, writable: bool = False) -> Iterator[NewFile]:
     """A file `base`/partN.img per partition of the disk `source` of `size` bytes, in the order of numbers.
 
+    An extended partition of an MBR holds the logical ones, which have files of their own, and gets none.
     Raises RegionfsError for a partition that reaches past the disk.
     """
     for one in sorted(table.partitions, key=lambda one: one.number):
+        if table.label == "dos" and one.type in EXTENDED:
+            continue
         start, length = one.start * table.sector, one.sectors * table.sector
         if start + length > size:
             raise RegionfsError(f"partition {one.number} of {source} ends at {start + length}, after the disk's "

@@ -40,6 +40,8 @@ TYPES = {
     "fat32": PartType("EBD0A0A2-B9E5-4433-87C0-68B6B72699C7", "c"),
 }
 
+EXTENDED = ("5", "f", "85")  # MBR types that hold further partitions
+
 _GUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)
 _BYTE = re.compile(r"(?:0x)?([0-9a-f]{1,2})", re.IGNORECASE)
 

@@ -1,0 +1,128 @@
+"""Tables made and read by the system's own tools."""
+
+from __future__ import annotations
+
+import subprocess
+import zlib
+from pathlib import Path
+
+import pytest
+
+from regionfs.disk.layout import Layout, Part, lay_out
+from regionfs.disk.read import Partition, read_table
+from regionfs.disk.table import Piece, synthesise
+from regionfs.disk.types import TYPES, type_id, type_name
+from regionfs.errors import RegionfsError, UsageError
+
+MIB = 2**20
+PARTS = (Part("a", MIB, type="esp", name="EFI système", bootable=True),
+         Part("b", 2 * MIB + 1, type="linux-root", attrs=("RequiredPartition", "GUID:60")))
+PLAIN = (Part("a", MIB, type="fat32", bootable=True), Part("b", 2 * MIB + 1, type="basic-data"))
+BOTH = pytest.mark.parametrize("sector", [512, 4096])
+
+
+def made(label: str, sector: int, size: int | None = None) -> Layout:
+    return lay_out(PARTS if label == "gpt" else PLAIN, label=label, sector=sector, align=MIB, size=size, seed="s")
+
+
+def image(layout: Layout, pieces: list[Piece], path: Path) -> Path:
+    with path.open("wb") as file:
+        file.truncate(layout.size)
+        for piece in pieces:
+            file.seek(piece.start)
+            file.write(piece.data)
+    return path
+
+
+@BOTH
+@pytest.mark.parametrize("label", ["gpt", "mbr"])
+def test_same_layout_same_bytes(label: str, sector: int) -> None:
+    """Nothing random, no time, nothing of the temporary file's name."""
+    assert synthesise(made(label, sector)) == synthesise(made(label, sector))
+
+
+@BOTH
+def test_gpt_pieces_are_the_whole_table(tmp_path: Path, sector: int) -> None:
+    """Primary and backup are complete: what reads them finds every name, type, id and attribute."""
+    layout = made("gpt", sector, 64 * MIB)
+    primary, backup = synthesise(layout)
+    table = read_table(image(layout, primary + backup, tmp_path / "disk"), sector)
+    assert ("gpt", layout.disk_id, sector) == (table.label, table.id, table.sector)
+    meant = tuple(Partition(number, one.start, one.sectors, one.type, one.part.name, one.uuid)
+                  for number, one in enumerate(layout.placed, 1))
+    assert meant == table.partitions
+    assert primary[2].data == backup[0].data  # entries
+    assert b"EFI PART" == primary[1].data[:8] == backup[1].data[:8]
+
+
+@BOTH
+def test_gpt_checksums(sector: int) -> None:
+    """The header's own CRC and that of 128 entries, computed here (UEFI 2.10, 5.3.2)."""
+    (_, header, entries), backup = synthesise(made("gpt", sector))
+    for one in (header, backup[1]):
+        padded = one.data.ljust(92, b"\0")
+        assert int.from_bytes(padded[16:20], "little") == zlib.crc32(padded[:16] + bytes(4) + padded[20:])
+        assert int.from_bytes(padded[88:92], "little") == zlib.crc32(entries.data.ljust(128 * 128, b"\0"))
+
+
+@BOTH
+def test_mbr(tmp_path: Path, sector: int) -> None:
+    """One piece of 72 bytes; both entries and the active flag."""
+    layout = made("mbr", sector)
+    primary, backup = synthesise(layout)
+    assert ([(440, 72)], []) == ([(piece.start, len(piece.data)) for piece in primary], backup)
+    table = read_table(image(layout, primary, tmp_path / "disk"), sector)
+    assert ("dos", layout.disk_id) == (table.label, table.id)
+    assert ["c", "7"] == [one.type for one in table.partitions]
+    assert 0x80 == primary[0].data[6]
+
+
+def test_boot_code_goes_before_the_table() -> None:
+    """440 bytes at most; zeros after it stay a hole."""
+    (code, table), _ = synthesise(made("mbr", 512), b"\x33\xc0" + bytes(400))
+    assert (Piece(0, b"\x33\xc0", "boot code"), 440) == (code, table.start)
+    with pytest.raises(UsageError, match="441 bytes of boot code; there is room for 440"):
+        synthesise(made("mbr", 512), bytes(441))
+
+
+def test_types_are_sfdisks() -> None:
+    """Every GUID and every byte is one that sfdisk lists."""
+    lists = {label: {line.split()[0].upper() for line in subprocess.run(
+        ["sfdisk", "--list-types", "-X", label], capture_output=True, text=True, check=True).stdout.splitlines()
+        if line.strip()} for label in ("gpt", "dos")}
+    assert [] == [name for name, known in TYPES.items() if known.gpt not in lists["gpt"]]
+    assert [] == [name for name, known in TYPES.items() if known.mbr and known.mbr.upper() not in lists["dos"]]
+
+
+def test_type_names_and_values() -> None:
+    """A GUID or a byte is taken as it is; a known one has a name again."""
+    guid = "01234567-89ab-cdef-0123-456789abcdef"
+    assert (guid.upper(), "a5", "a5") == (type_id(guid, "gpt"), type_id("A5", "mbr"), type_id("0xa5", "mbr"))
+    assert ("esp", "linux", "a5") == (type_name(TYPES["esp"].gpt), type_name("83"), type_name("a5"))
+
+
+@pytest.mark.parametrize("sector", [None, 512, 4096])
+def test_no_table(tmp_path: Path, sector: int | None) -> None:
+    """Zeros are no table, at any sector size."""
+    path = tmp_path / "zeros"
+    path.write_bytes(bytes(MIB))
+    with pytest.raises(RegionfsError, match=r"does not contain a recognized partition table|has no partition table"):
+        read_table(path, sector)
+
+
+def test_sector_size_is_found(tmp_path: Path) -> None:
+    """A GPT of 4096-byte sectors in a plain file is no puzzle."""
+    layout = made("gpt", 4096)
+    primary, backup = synthesise(layout)
+    table = read_table(image(layout, primary + backup, tmp_path / "disk:p1.img"))
+    assert (4096, [1, 2]) == (table.sector, [one.number for one in table.partitions])
+    with pytest.raises(RegionfsError, match="no GPT for sectors of 512 bytes"):
+        read_table(tmp_path / "disk:p1.img", 512)
+
+
+def test_missing_tool(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The package is named."""
+    monkeypatch.setattr("regionfs.disk.tool._PATH", "/nowhere")
+    monkeypatch.setenv("PATH", "/nowhere")
+    with pytest.raises(RegionfsError, match="sfdisk is not installed; it comes with the package fdisk"):
+        synthesise(made("gpt", 512))
