@@ -16,6 +16,7 @@ import json
 import os
 import select
 import shutil
+import signal
 import stat
 import subprocess
 import sys
@@ -59,6 +60,25 @@ class User:
                                   timeout=TIMEOUT, **{"cwd": "/", **self.process})
             return subprocess.CompletedProcess(done.args, done.returncode, _text(out), _text(err))
 
+    def new_directory(self) -> Path:
+        """An empty directory that this user owns and every user can enter; gone after the run."""
+        assert self.directory is not None
+        directory = Path(tempfile.mkdtemp(dir=self.directory))
+        directory.chmod(0o755)
+        self.own(directory)
+        return directory
+
+    def write(self, path: Path, data: bytes) -> Path:
+        """A file of this user's."""
+        path.write_bytes(data)
+        self.own(path)
+        return path
+
+    def own(self, path: Path) -> None:
+        """Make `path` this user's."""
+        if "user" in self.process:
+            os.chown(path, self.process["user"], self.process["user"])
+
 
 def _text(file: Any) -> str:
     file.seek(0)
@@ -92,7 +112,8 @@ class Mount:
 
     def mount(self) -> Self:
         """Run `regionfs mount` and return once it says the mount answers."""
-        self._make_point()
+        self.path.mkdir(exist_ok=True)
+        self.user.own(self.path)
         done = self.user.regionfs("mount", self.manifest, self.path, "--engine", self.engine, *self.options)
         assert done.returncode == 0, f"regionfs mount: status {done.returncode}\n{done.stdout}{done.stderr}"
         try:
@@ -104,11 +125,6 @@ class Mount:
             self._processes[pid] = os.pidfd_open(pid)
         self._record(status)
         return self
-
-    def _make_point(self) -> None:
-        self.path.mkdir(exist_ok=True)
-        if uid := self.user.process.get("user"):
-            os.chown(self.path, uid, uid)
 
     def status(self) -> dict[str, Any]:
         """This mount's entry of `regionfs status DIR --json`."""
@@ -135,6 +151,13 @@ class Mount:
             os.close(descriptor)
         self._processes.clear()
         assert [] == mounts_below(self.path)
+
+    def kill(self) -> None:
+        """SIGKILL every process of this mount and wait for their end; the mount itself stays, dead."""
+        for descriptor in self._processes.values():
+            signal.pidfd_send_signal(descriptor, signal.SIGKILL)
+        for descriptor in self._processes.values():
+            assert wait_readable(descriptor)
 
     @property
     def mounted(self) -> bool:
