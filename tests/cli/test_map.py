@@ -106,7 +106,8 @@ def test_invalid_manifest(run: Cli, disk: Path) -> None:
     """Its own problems, with status 3; map edit is the way to mend it."""
     disk.write_text(DISK.replace("esp.img", "gone.img"))
     result = run("map", "rm", disk, FILE, "0")
-    assert (3, True) == (result.exit_code, f"{disk}:8:29: files" in result.stderr)
+    problem = f'{disk}:9:31: files["vm/disk.img"].regions[1].source: {disk.parent}/gone.img does not exist\n'
+    assert (3, problem) == (result.exit_code, result.stderr)
 
 
 def test_missing_manifest(run: Cli, tmp_path: Path) -> None:
