@@ -202,16 +202,24 @@ def loop_device(path: Path, *options: str) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def fuse_for_all() -> Iterator[None]:
-    """/dev/fuse open to every user, as distributions have it; then put back. One session at a time."""
+    """/dev/fuse open to every user, as distributions have it; then put back. One session at a time.
+
+    The lock file holds the mode meanwhile: whoever comes after a session that was killed puts that one back.
+    """
     device = Path("/dev/fuse")
-    with (session_root() / "regionfs-tests.lock").open("ab") as lock:
+    with (session_root() / "regionfs-tests.lock").open("a+") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        before = stat.S_IMODE(device.stat().st_mode)
+        lock.seek(0)
+        before = int(lock.read() or oct(stat.S_IMODE(device.stat().st_mode)), 8)
+        lock.truncate(0)
+        lock.write(oct(before))
+        lock.flush()
         device.chmod(0o666)
         try:
             yield
         finally:
             device.chmod(before)
+            lock.truncate(0)
 
 
 def make_user(session: Path, uid: int = NOBODY) -> User:
