@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from regionfs.formats.devices import size_of
-from regionfs.formats.text import bounded, clip, json_value, member
+from regionfs.formats.text import bounded, clip, json_value, member, show
 from regionfs.formats.values import Draft, Foreign, FormatError, Imported
 from regionfs.regions import Kind, Region
 
@@ -54,7 +54,7 @@ def read(foreign: Foreign, size: Callable[[Path], int] = size_of) -> Imported:
     total = size(draft.sources[key].path)
     entries = table.get("partitions", [])
     if not isinstance(entries, list):
-        raise FormatError(f"{place}: partitions {clip(repr(entries))} is not a list")
+        raise FormatError(f"{place}: partitions {show(entries)} is not a list")
     parts = [_part(entry, device, sector, f"{place}: partitions[{index}]") for index, entry in enumerate(entries)]
     if [part.type for part in parts] == [PROTECTIVE]:
         raise FormatError(f"{place}: only the protective MBR of a GPT: the table was read with the wrong sector "

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 from regionfs.errors import UsageError
-from regionfs.formats import bmap, crosvm, ddrescue, dmsetup, filefrag, qemu_map, sfdisk, split, vmdk
+from regionfs.formats import bmap, crosvm, ddrescue, dmsetup, filefrag, kerchunk, qemu_map, sfdisk, split, vmdk
 from regionfs.formats.values import Composite, Exported, Foreign, FormatError, Imported
 
 HEAD = 64 << 10  # bytes that are looked at to guess a format
@@ -41,6 +41,9 @@ FORMATS = {row.name: row for row in (
            lambda head, path: qemu_map.sniff(head), qemu_map.read, qemu_map.write,
            "Import: --source names the image's file, which QEMU leaves out. Export: no inline data, no error "
            "regions; access is not kept."),
+    Format("kerchunk", "kerchunk references of version 1, import: a file per key.",
+           lambda head, path: kerchunk.sniff(head), kerchunk.read, None,
+           "Local files only, no templates; --file names the directory."),
     Format("bmap", "bmap 2.x of bmaptool, import; --source names the image.",
            lambda head, path: bmap.sniff(head), bmap.read, None,
            "The checksums of ranges are not kept."),

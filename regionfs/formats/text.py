@@ -14,6 +14,7 @@ from regionfs.formats.values import Foreign, FormatError
 from regionfs.units import MAX_OFFSET
 
 MAX_CONTENT = 64 << 20  # bytes of a foreign file, as for manifests (DESIGN section 3)
+_KINDS = {dict: "an object", str: "text", int: "a whole number", bool: "true or false"}
 _DIGITS = {10: re.compile(r"[0-9]{1,19}"), 16: re.compile(r"0[xX][0-9a-fA-F]{1,16}")}
 
 
@@ -46,9 +47,9 @@ def number(text: str, place: str, what: str, *, base: int = 10, unit: int = 1) -
 def bounded(value: object, place: str, what: str, *, least: int = 0, unit: int = 1) -> int:
     """`value` in bytes where it is an integer from `least` to 2^63 - 1."""
     if not isinstance(value, int) or isinstance(value, bool):
-        raise FormatError(f"{place}: {what} {clip(repr(value))} is not a whole number")
+        raise FormatError(f"{place}: {what} {show(value)} is not a whole number")
     if not least * unit <= value * unit <= MAX_OFFSET:
-        raise FormatError(f"{place}: {what} {clip(str(value))} is outside {least} to {MAX_OFFSET // unit}")
+        raise FormatError(f"{place}: {what} {show(value)} is outside {least} to {MAX_OFFSET // unit}")
     return value * unit
 
 
@@ -66,12 +67,18 @@ def json_value(foreign: Foreign) -> Any:
 def member(value: Any, key: str, kind: type, place: str) -> Any:
     """`value[key]`, which must be there and of `kind`."""
     if not isinstance(value, dict):
-        raise FormatError(f"{place}: an object is wanted here, not {clip(repr(value))}")
+        raise FormatError(f"{place}: an object is wanted here, not {show(value)}")
     if key not in value:
         raise FormatError(f"{place}: {key} is missing")
     if not isinstance(value[key], kind) or (kind is int and isinstance(value[key], bool)):
-        raise FormatError(f"{place}: {key} {clip(repr(value[key]))} is not of type {kind.__name__}")
+        raise FormatError(f"{place}: {key} {show(value[key])} is not {_KINDS[kind]}")
     return value[key]
+
+
+def show(value: object) -> str:
+    """`value` as JSON writes it, shortened."""
+    text = json.dumps(value)
+    return text if len(text) <= 40 else text[:37] + "..."
 
 
 def clip(text: str) -> str:

@@ -96,8 +96,8 @@ class Draft:
 
     def source(self, written: str | Path) -> str:
         """The key of the source at `written`, which is relative to the foreign file's directory."""
-        if not str(written) or "\0" in str(written):
-            raise FormatError(f"{self.foreign.path}: {str(written)!r} cannot be a path")
+        if not str(written) or "\0" in str(written) or not _is_utf8(str(written)):
+            raise FormatError(f"{self.foreign.path}: {str(written)!r} cannot be a path in a manifest")
         here, path = self.foreign.manifest.parent, self.foreign.path.parent / written
         if here == self.foreign.path.parent and not Path(written).is_absolute():
             key = str(Path(written))
@@ -117,12 +117,21 @@ class Draft:
 
     def add(self, name: str, size: int, regions: Iterable[Region]) -> None:
         """Add the composite file `name` of `size` bytes."""
-        if name in self.files:
-            raise FormatError(f"{self.foreign.path}: two files would be named {name!r}")
-        if not 0 < size <= MAX_OFFSET:
-            raise FormatError(f"{self.foreign.path}: {name} would have {size} bytes; the limit is 1 to 2^63 - 1")
+        if not 0 <= size <= MAX_OFFSET:
+            raise FormatError(f"{self.foreign.path}: {name} would have {size} bytes; the limit is 2^63 - 1")
         table = RegionMap(size, regions)
-        self.files[name] = FileSpec(name, table, writable=table.writable)
+        self._put(FileSpec(name, table, writable=table.writable))
+
+    def add_whole(self, name: str, source: str) -> None:
+        """Add the composite file `name` that is the whole of a source, ro."""
+        self._put(FileSpec(name, whole=source))
+
+    def _put(self, file: FileSpec) -> None:
+        if file.path in self.files:
+            raise FormatError(f"{self.foreign.path}: two files would be named {file.path!r}")
+        if not _is_utf8(file.path):
+            raise FormatError(f"{self.foreign.path}: {file.path!r} cannot be a path in a manifest")
+        self.files[file.path] = file
 
     def default_name(self) -> str:
         """What the caller named the composite file, else a name after the foreign file's."""
@@ -132,6 +141,14 @@ class Draft:
     def done(self, *notes: str) -> Imported:
         """The manifest, with the sources that files use."""
         return Imported(Manifest(self.foreign.manifest, self.sources, self.files), notes)
+
+
+def _is_utf8(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def tiles(regions: RegionMap) -> Iterator[Region]:

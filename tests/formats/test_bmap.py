@@ -65,7 +65,7 @@ def test_a_changed_file_is_refused() -> None:
     ("<ImageSize> 20000 </ImageSize>", "", "ImageSize is missing"),
     ("20000", "x", "ImageSize 'x'"),
     ("20000", "99999999999999999999", "ImageSize"),
-    ("> 4096 <", "> 0 <", "BlockSize '0'"),
+    ("> 4096 <", "> 0 <", "BlockSize 0"),
     ("> 4096 <", "> 4096000000000 <", "BlockSize 4096000000000 is more"),
     ("> 5 <", "> 6 <", "BlocksCount is not 5"),
     ("> 3 <", "> 2 <", "MappedBlocksCount is not 3"),

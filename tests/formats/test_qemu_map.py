@@ -62,7 +62,7 @@ def test_zero_with_data(tmp_path: Path) -> None:
     ([], "a list of entries"),
     ({}, "a list of entries"),
     ([entry(1, 8)], "starts at 1, not at 0"),
-    ([entry(0, 0)], "length '0'"),
+    ([entry(0, 0)], "length 0"),
     ([entry(0, 8)], "name it with --source"),
     ([entry(0, 8, depth=1)], "backing file that the map does not name"),
     ([entry(0, 8, compressed=True)], "compressed"),
