@@ -144,6 +144,8 @@ def _mapping_changes(old: MapText, mapping: places.Mapping, fields: Mapping[str,
     changes = [Replacement(field.start, _trimmed(old.text, field), _value(key, fields[key], quoted))
                for key, field in present.items() if key in fields and fields[key] != field.value]
     kept = [key for key in present if key in fields]
+    if not kept:  # nothing to hold on to
+        return [Replacement(mapping.start, _trimmed(old.text, mapping), _written(old, mapping, fields))]
     for key in sorted(set(fields) - set(present), key=_ORDER.__getitem__):
         changes.append(_added(old, mapping, kept, _pair(key, fields[key], quoted), _ORDER[key]))
     for gone, run in groupby(present, key=lambda key: key not in fields):
@@ -177,7 +179,7 @@ def _dropped(old: MapText, mapping: places.Mapping, run: Sequence[str]) -> Repla
     return Replacement(line_start(old.text, first.key), after_line(old.text, last.end), "")
 
 
-def _trimmed(text: str, field: places.Field) -> int:
+def _trimmed(text: str, field: places.Field | places.Mapping) -> int:
     """The end of a value without the line breaks that a literal block takes along."""
     end = field.end
     while end > field.start and text[end - 1].isspace():
@@ -205,11 +207,15 @@ def _block_item(old: MapText, fields: Mapping[str, Value]) -> str:
     near = old.items[0]
     dash = " " * _column(old.text, near.dash)
     gap = " " * max(1, _column(old.text, near.start) - len(dash) - 1)
-    quoted = _quotes(old, near)
+    return f"{dash}-{gap}{_written(old, near, fields)}{old.newline}"
+
+
+def _written(old: MapText, near: places.Mapping, fields: Mapping[str, Value]) -> str:
+    """`fields` in the style of the region `near`, and where that stands."""
     if near.flow:
-        return f"{dash}-{gap}{flow_mapping(fields, quoted=quoted)}{old.newline}"
-    lines = [_pair(key, value, quoted) for key, value in fields.items()]
-    return f"{dash}-{gap}" + f"{old.newline}{dash} {gap}".join(lines) + old.newline
+        return flow_mapping(fields, quoted=_quotes(old, near))
+    indent = " " * _column(old.text, near.start)
+    return f"{old.newline}{indent}".join(_pair(key, value, False) for key, value in fields.items())
 
 
 def _flow_list(old: MapText, settled: Sequence[_Settled]) -> Iterator[Replacement]:
