@@ -39,6 +39,7 @@ class SourceFacts:
     uid: int
     gid: int
     blocks: int    # 512-byte units allocated; a block device counts as whole
+    sector: int = 512  # bytes; the logical block of a block device
 
     @property
     def identity(self) -> tuple[int, ...]:
@@ -106,6 +107,15 @@ def _is_read_only_device(rdev: int) -> bool:
         return False
 
 
+def _sector(rdev: int) -> int:
+    """The device's logical block; a partition has its disk's. 512 where sysfs does not tell."""
+    entry = Path(f"/sys/dev/block/{os.major(rdev)}:{os.minor(rdev)}")
+    for queue in (entry / "queue", entry / ".." / "queue"):
+        with suppress(OSError, ValueError):
+            return int((queue / "logical_block_size").read_text())
+    return 512
+
+
 def _block_size(path: Path) -> int:
     fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     try:
@@ -122,6 +132,7 @@ def _facts(status: os.stat_result, size: int) -> SourceFacts:
         mtime_ns=status.st_mtime_ns, ctime_ns=status.st_ctime_ns,
         mode=stat.S_IMODE(status.st_mode), uid=status.st_uid, gid=status.st_gid,
         blocks=size // 512 if block else status.st_blocks,
+        sector=_sector(status.st_rdev) if block else 512,
     )
 
 

@@ -17,6 +17,8 @@ from regionfs.errors import RegionfsError, UsageError
 from regionfs.manifest.inspect import SourceFacts
 from regionfs.manifest.schema import FileSpec, Manifest
 from regionfs.modes import shapes
+from regionfs.modes.iomap import Candidate, granularity, settle
+from regionfs.regions import RegionMap
 
 
 class Mode(StrEnum):
@@ -81,6 +83,8 @@ def choose_all(manifest: Manifest, facts: Mapping[str, SourceFacts], kernel: Ker
     neighbours = shapes.Neighbours.of(manifest.files.values(), facts)
     choices = {path: choose(file, facts, kernel, allowed, neighbours)
                for path, file in manifest.files.items()}
+    mapped = [_candidate(manifest.files[path], facts) for path, choice in choices.items() if choice.mode is Mode.IOMAP]
+    choices |= {path: Choice(Mode.USERSPACE, why) for path, why in settle(mapped).items()}
     refused = {path: choice.reason for path, choice in choices.items() if choice.mode not in allowed}
     if refused:
         raise ModeError(allowed, refused)
@@ -122,6 +126,13 @@ def parse_modes(text: str) -> tuple[Mode, ...]:
             raise UsageError(f"--modes {text!r}: {name} stands twice")
         modes.append(Mode(name))
     return tuple(modes)
+
+
+def _candidate(file: FileSpec, facts: Mapping[str, SourceFacts]) -> Candidate:
+    found = [facts[key] for key in file.sources]
+    regions = file.regions if file.regions is not None else RegionMap(found[0].size, ())
+    return Candidate(file.path, regions.size, granularity(regions), max(one.sector for one in found),
+                     frozenset(one.identity for one in found))
 
 
 def _suggested(file: FileSpec, facts: Mapping[str, SourceFacts]) -> Mode:

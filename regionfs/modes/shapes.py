@@ -105,7 +105,8 @@ def iomap(file: FileSpec, facts: Mapping[str, SourceFacts], neighbours: Neighbou
         return "it has no source region"
     if regular := next((key for key in file.sources if facts[key].kind != "block"), ""):
         return f"{regular} is a regular file, and fuse-iomap takes block devices only"
-    if misfit := _off_block(file.regions, SECTOR) if file.regions is not None else "":
+    sector = max(facts[key].sector for key in file.sources)
+    if misfit := _off_block(file.regions, sector) if file.regions is not None else "":
         return misfit
     for key in file.sources:
         identity = facts[key].identity

@@ -14,16 +14,16 @@ from struct import Struct
 from typing import Any, NamedTuple, TypeVar
 
 from regionfs.errors import ProtocolError
+from regionfs.wire.abi import InitFlag
 from regionfs.wire.codec import Buffer, Message
 from regionfs.wire.parse import Request
 
 GENERATION = "v7"
 MINOR = 99                  # FUSE_KERNEL_MINOR_VERSION of the patches
-INIT_FLAG = 1 << 43         # FUSE_IOMAP; Linux 7.3 uses this bit for something else: never detect by it
+INIT_FLAG = InitFlag(1 << 43)  # FUSE_IOMAP; Linux 7.3 uses this bit for something else: never detect by it
 ATTR_EXCLUSIVE = 1 << 2     # fuse_attr.flags: only this mount changes the file
 ATTR_IOMAP = 1 << 3         # fuse_attr.flags: its data goes by iomap; read when the inode is instantiated
 BACKING_IOMAP = 1           # fuse_backing_map.flags of DEV_IOC_BACKING_OPEN: a block device, returns its dev
-MAX_DEVICES = 1024          # dev numbers are 1..1024
 IOC_ADD_IOMAP = 0xE565      # _IO(229, 101): lets an unprivileged mounter use iomap
 CACHE_MAXBYTES = 2 << 20    # bytes; the most the kernel takes for one file's mapping cache
 
