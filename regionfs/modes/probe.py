@@ -19,6 +19,7 @@ from regionfs.modes.choose import Ability, Kernel
 from regionfs.modes.composed import ComposeError, image_directory
 
 FUSE_DEVICE = Path("/dev/fuse")
+ENABLE_IOMAP = Path("/sys/module/fuse/parameters/enable_iomap")
 
 # FUSE_DEV_IOC_IOMAP_SUPPORT of the fuse-iomap patches, v7: _IOR(229, 99, {u64 flags, u64 0})
 _IOMAP_SUPPORT, _IOMAP_ANSWER = 0x8010E563, struct.Struct("=QQ")
@@ -80,23 +81,42 @@ def probe_composed(directories: Sequence[Path] | None = None) -> Ability:
     return Ability(True, f"a trial image in {directory} mounted and read right")
 
 
-def probe_iomap(device: Path = FUSE_DEVICE) -> Ability:
-    """Whether the kernel has fuse-iomap and permits it to this process."""
+def probe_iomap(device: Path = FUSE_DEVICE, ask: Callable[[int], int] | None = None,
+                parameter: Path = ENABLE_IOMAP) -> Ability:
+    """Whether the kernel has fuse-iomap and permits it to this process.
+
+    `ask` gets a descriptor of `device` and answers with the flags of IOMAP_SUPPORT, or raises its OSError.
+    """
     if refused := _no_device(device):
         return refused
     fd = os.open(device, os.O_RDWR | os.O_CLOEXEC)
     try:
-        flags, _ = _IOMAP_ANSWER.unpack(ioctl(fd, _IOMAP_SUPPORT, bytes(_IOMAP_ANSWER.size)))
+        permitted = (ask or _iomap_support)(fd) & _IOMAP_FILE_IO
     except OSError as error:
         built = error.errno == errno.EOPNOTSUPP
         return Ability(False, "fuse-iomap is compiled out of this kernel" if built else "this kernel has no fuse-iomap",
                        "a kernel with the fuse-iomap patches and CONFIG_FUSE_IOMAP")
     finally:
         os.close(fd)
-    if not flags & _IOMAP_FILE_IO:
-        return Ability(False, "fuse-iomap is switched off, or not permitted to this process",
-                       "echo 1 > /sys/module/fuse/parameters/enable_iomap, and CAP_SYS_RAWIO")
-    return Ability(True, "the kernel permits file I/O through iomap")
+    if permitted:
+        return Ability(True, "the kernel permits file I/O through iomap")
+    if _is_off(parameter):
+        return Ability(False, "fuse-iomap is switched off by the parameter enable_iomap", f"echo 1 > {parameter}")
+    return Ability(False, "fuse-iomap is not permitted to this process", "CAP_SYS_RAWIO; run regionfs as root")
+
+
+def _iomap_support(fd: int) -> int:
+    flags: int
+    flags, _ = _IOMAP_ANSWER.unpack(ioctl(fd, _IOMAP_SUPPORT, bytes(_IOMAP_ANSWER.size)))
+    return flags
+
+
+def _is_off(parameter: Path) -> bool:
+    """A module parameter says no; one that cannot be read says nothing."""
+    try:
+        return parameter.read_text().strip() in ("N", "0")
+    except OSError:
+        return False
 
 
 def _no_device(device: Path = FUSE_DEVICE) -> Ability | None:

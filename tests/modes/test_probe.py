@@ -64,6 +64,39 @@ def test_an_upstream_kernel_has_no_iomap() -> None:
     assert (False, "this kernel has no fuse-iomap") == (found.available, found.reason)
 
 
+IOMAP = [
+    (errno.ENOTTY, "Y", "this kernel has no fuse-iomap"),
+    (errno.EOPNOTSUPP, "Y", "fuse-iomap is compiled out of this kernel"),
+    (0, "N", "fuse-iomap is switched off by the parameter enable_iomap"),
+    (0, "0", "fuse-iomap is switched off by the parameter enable_iomap"),
+    (0, "Y", "fuse-iomap is not permitted to this process"),
+    (0, None, "fuse-iomap is not permitted to this process"),
+]
+
+
+@pytest.mark.parametrize(("code", "parameter", "reason"), IOMAP)
+def test_iomap_refused(tmp_path: Path, code: int, parameter: str | None, reason: str) -> None:
+    """Upstream, compiled out, switched off and not permitted are told apart, each with a remedy."""
+    switch = tmp_path / "enable_iomap"
+    if parameter is not None:
+        switch.write_text(f"{parameter}\n")
+    ask: Callable[[int], int] = _raising(code) if code else lambda fd: 0
+    found = probe.probe_iomap(Path("/dev/null"), ask, switch)
+    assert (False, reason) == (found.available, found.reason)
+    assert found.remedy
+
+
+def test_iomap_permitted() -> None:
+    """Bit 0 of the answer permits file I/O; other bits do not matter."""
+    assert probe.probe_iomap(Path("/dev/null"), lambda fd: 3).available
+
+
+def _raising(code: int) -> Callable[[int], int]:
+    def ask(fd: int) -> int:
+        raise OSError(code, os.strerror(code))
+    return ask
+
+
 def test_composed_needs_a_directory_that_can() -> None:
     """Where no directory can hold the image, the reason says so."""
     found = probe.probe_composed([Path("/nonexistent")])
