@@ -51,6 +51,14 @@ def read_into(regions: RegionMap, sources: Sources, offset: int, buffer: memoryv
     return done
 
 
+def read_whole(sources: Sources, key: str, offset: int, buffer: memoryview, flags: int = 0) -> int:
+    """As read_into, of a file that is all of one source, whatever its size is now."""
+    if flags:
+        _read_at_once(sources, key, offset, buffer, flags)
+        return len(buffer)
+    return os.preadv(sources.fd(key), (buffer,), offset)
+
+
 def write_from(regions: RegionMap, sources: Sources, offset: int, data: memoryview) -> int:
     """Write `data` at `offset` into rw regions; return how many bytes went in.
 
@@ -161,22 +169,28 @@ def allocated(regions: RegionMap, sources: Sources) -> int:
 def _read_source(sources: Sources, mapping: Mapping, part: memoryview, flags: int) -> None:
     fd, address = sources.fd(mapping.source), mapping.address
     if flags:
-        if mapping.source in sources.blocking:
-            raise BlockingIOError
-        try:
-            if os.preadv(fd, (part,), address, flags) == mapping.length:
-                return
-        except OSError as error:
-            if error.errno == errno.EOPNOTSUPP:
-                sources.blocking.add(mapping.source)
-            elif error.errno != errno.EAGAIN:
-                raise
-        raise BlockingIOError
+        _read_at_once(sources, mapping.source, address, part, flags)
+        return
     while part:
         count = os.preadv(fd, (part,), address)
         if count == 0:
             raise OSError(errno.EIO, f"source {mapping.source} ends at {address}, where the map needs bytes")
         part, address = part[count:], address + count
+
+
+def _read_at_once(sources: Sources, key: str, offset: int, buffer: memoryview, flags: int) -> None:
+    """Fill all of `buffer` without waiting for a disk, or raise BlockingIOError."""
+    if key in sources.blocking:
+        raise BlockingIOError
+    try:
+        if os.preadv(sources.fd(key), (buffer,), offset, flags) == len(buffer):
+            return
+    except OSError as error:
+        if error.errno == errno.EOPNOTSUPP:  # this file system knows no RWF_NOWAIT
+            sources.blocking.add(key)
+        elif error.errno != errno.EAGAIN:
+            raise
+    raise BlockingIOError
 
 
 def _write_source(sources: Sources, mapping: Mapping, part: memoryview) -> int:

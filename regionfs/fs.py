@@ -218,9 +218,7 @@ class FileSystem:
         whole = node.spec.whole
         try:
             if whole is not None:
-                done = os.preadv(node.sources.fd(whole), (buffer,), offset, flags)
-                if flags and done < len(buffer):
-                    raise BlockingIOError
+                done = execute.read_whole(node.sources, whole, offset, buffer, flags)
             else:
                 regions = node.spec.regions
                 assert regions is not None
