@@ -137,7 +137,7 @@ def data_ranges(regions: RegionMap, sources: Sources, offset: int, end: int) -> 
     for mapping in plan_read(regions, offset, end - offset):
         if mapping.kind is Kind.SOURCE:
             shift = mapping.offset - mapping.address
-            for start, stop in _extents(sources.fd(mapping.source), mapping.address, mapping.address + mapping.length):
+            for start, stop in extents(sources.fd(mapping.source), mapping.address, mapping.address + mapping.length):
                 yield start + shift, stop + shift
         elif mapping.kind is not Kind.HOLE:
             yield mapping.offset, mapping.end
@@ -158,7 +158,7 @@ def allocated(regions: RegionMap, sources: Sources) -> int:
             if key not in sparse:
                 sparse[key] = _is_sparse(sources.fd(key))
             if sparse[key]:
-                for start, stop in _extents(sources.fd(key), mapping.address, mapping.address + mapping.length):
+                for start, stop in extents(sources.fd(key), mapping.address, mapping.address + mapping.length):
                     total += stop - start
                     budget -= 1
                 continue
@@ -218,7 +218,7 @@ def _fill_zeros(part: memoryview) -> None:
         part = part[count:]
 
 
-def _extents(fd: int, offset: int, end: int) -> Iterator[tuple[int, int]]:
+def extents(fd: int, offset: int, end: int) -> Iterator[tuple[int, int]]:
     """Allocated ranges of a source within [offset, end); all of it where the source cannot tell."""
     while offset < end:
         try:

@@ -13,7 +13,7 @@ import logging
 import os
 import stat
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import NamedTuple
 
 from regionfs import execute
@@ -58,11 +58,20 @@ class Changes(NamedTuple):
 class FileSystem:
     """One mounted manifest; its sources stay the caller's to close."""
 
-    def __init__(self, manifest: Manifest, sources: Sources, choices: Mapping[str, Choice]) -> None:
-        self.tree = Tree(manifest, choices, sources)
-        self._attributes = AttributeReader(manifest.path.stat().st_mtime_ns)
+    def __init__(self, manifest: Manifest, sources: Sources, choices: Mapping[str, Choice],
+                 generations: Mapping[str, int] | None = None, loaded: int | None = None) -> None:
+        """`loaded` (ns since the epoch) is the time that directories show."""
+        self.tree = Tree(manifest, choices, sources, generations)
+        self._attributes = AttributeReader(time.time_ns() if loaded is None else loaded)
         self._sharing = Sharing(())
+        self.on_change: Callable[[], None] = lambda: None  # called when inode numbers came or went
         self.share()
+
+    def forget(self, inodes: Iterable[int]) -> None:
+        """The kernel dropped these inodes: files that have no name any more are gone for good."""
+        if sum(self.tree.forget(ino) for ino in inodes):
+            self.share()
+            self.on_change()
 
     def share(self) -> None:
         """Work out anew which files show the same bytes, after the tree has changed."""
@@ -75,6 +84,7 @@ class FileSystem:
         """Part the file's next handles from those that are open now."""
         self.tree.renew(node)
         self.share()
+        self.on_change()
 
     # names
 
@@ -83,6 +93,8 @@ class FileSystem:
         child = self._directory(parent).children.get(name)
         if child is None:
             raise OSError(errno.ENOENT, os.fsdecode(name))
+        if isinstance(child, FileNode):
+            child.known = True
         return self._attributes.read(child)
 
     def readdir(self, ino: int) -> list[tuple[bytes, int, int]]:

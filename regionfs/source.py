@@ -16,7 +16,7 @@ from types import TracebackType
 
 from regionfs.errors import SourceError
 from regionfs.manifest.inspect import SourceFacts, inspect_open, inspect_source
-from regionfs.manifest.schema import Manifest
+from regionfs.manifest.schema import Manifest, SourceSpec
 
 
 def inspect_sources(manifest: Manifest) -> dict[str, SourceFacts]:
@@ -29,12 +29,12 @@ class Sources:
     """Descriptors of a manifest's sources, by key. Safe to use from many threads."""
 
     def __init__(self, manifest: Manifest, facts: Mapping[str, SourceFacts] | None = None) -> None:
+        self._fds: dict[str, int] = {}
+        self._lock = threading.Lock()
         self._specs = manifest.sources
         self._rw = _rw_keys(manifest)
         self._needed = _needed_sizes(manifest)
         self._facts = dict(inspect_sources(manifest) if facts is None else facts)
-        self._fds: dict[str, int] = {}
-        self._lock = threading.Lock()
         self.blocking: set[str] = set()  # keys whose file system knows no RWF_NOWAIT
 
     def __enter__(self) -> Sources:
@@ -58,6 +58,12 @@ class Sources:
         """What the source was when the manifest was loaded."""
         return self._facts[key]
 
+    def same(self, key: str, spec: SourceSpec, facts: SourceFacts) -> bool:
+        """True when `spec`, which is `facts` now, is the very source behind `key` here."""
+        mine, first = self._specs.get(key), self._facts.get(key)
+        return mine is not None and first is not None and first.identity == facts.identity and (
+            (mine.path, mine.size) == (spec.path, spec.size))
+
     def look(self, key: str) -> SourceFacts:
         """What the source's path shows now. Raises SourceError when that cannot serve any more."""
         spec, first = self._specs[key], self._facts[key]
@@ -79,6 +85,9 @@ class Sources:
                 failed = failed or error
         if failed is not None:
             raise failed
+
+    def __del__(self) -> None:
+        self.close()
 
     def close(self) -> None:
         """Close every descriptor."""

@@ -40,6 +40,7 @@ class FileNode:
     generation: int = 0    # of its inode number: raised whenever the file's handles part from those before
     counters: Counters = field(default_factory=Counters)
     cached: object = None  # the stamps of its sources that the kernel's page cache was filled from
+    known: bool = False    # the kernel may hold its inode, and will say when it forgets it
     trouble: str = ""      # the log line its last failed open wrote; said once
 
 
@@ -69,9 +70,15 @@ class Tree:
     def renew(self, node: FileNode) -> FileNode:
         """Give a file another inode number; open handles keep the old one. Returns its new node."""
         generation = node.generation + 1
-        new = replace(node, ino=self._inode(node.spec.path, generation), generation=generation, cached=None)
+        ino = self._inode(node.spec.path, generation)
+        new = replace(node, ino=ino, generation=generation, known=False, cached=None)
         self._add(new)
         return new
+
+    def revive(self, spec: FileSpec, choice: Choice, sources: Sources, generation: int) -> None:
+        """A nameless file from before this process, for the handles that are open on it."""
+        node = FileNode(self._inode(spec.path, generation), spec, choice, sources, generation, known=True)
+        self.nodes[node.ino] = node
 
     def keep(self, node: FileNode) -> None:
         """Put a node in place of the new one of its path: the file is what it was."""

@@ -33,7 +33,10 @@ MAY_IMPORT = {
     "cli": COMMON | set(STEPS) | {"fs", "wire", "serve", "daemon", "formats", "disk"},
 }
 # modules beside the packages, and the area each belongs to
-AREA_OF = {"execute": "source", "tree": "fs", "sharing": "fs", "attributes": "fs"}
+AREA_OF = {
+    "execute": "source", "flatten": "source", "beneath": "source",
+    "tree": "fs", "sharing": "fs", "attributes": "fs",
+}
 
 # the areas that may touch a library
 DOORS = {

@@ -16,7 +16,7 @@ from typing import IO, TYPE_CHECKING
 
 import click
 
-from regionfs.cli.common import examples, file_argument, find_file, load_manifest, manifest_argument
+from regionfs.cli.common import examples, file_argument, find_file, load_manifest, manifest_argument, whole_map
 from regionfs.errors import SourceError, UsageError
 from regionfs.formats.table import FORMATS, find
 
@@ -79,14 +79,8 @@ def composite_of(manifest: Manifest, file: FileSpec, out: Path) -> Composite:
     """What a writer needs to know of `file`; a `whole` file is as large as its source is now."""
     from regionfs.formats.values import Composite
     from regionfs.manifest.inspect import inspect_source
-    from regionfs.regions import Kind, Region, RegionMap
     facts = {key: inspect_source(manifest.sources[key].path) for key in file.sources}
-    regions = file.regions
-    if regions is None:
-        assert file.whole is not None
-        size = facts[file.whole].size
-        regions = RegionMap(size, [Region(0, size, Kind.SOURCE, file.whole, writable=file.writable)] if size else [])
-    return Composite(manifest, file.path, regions, out,
+    return Composite(manifest, file.path, whole_map(file, lambda key: facts[key].size), out,
                      frozenset(key for key, fact in facts.items() if fact.kind == "block"))
 
 
@@ -115,6 +109,7 @@ def replacing(path: Path) -> Iterator[IO[bytes]]:
             os.fchmod(stream.fileno(), 0o666 & ~_umask())
             os.fsync(stream.fileno())
         temporary.replace(path)
+        _sync_directory(path.absolute().parent)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
@@ -140,6 +135,14 @@ def copy_side(manifest: Manifest, side: SideFile) -> None:
                 bar.update(len(part))
         if before != [sources.look(key).stamp for key in side.regions.names]:
             raise SourceError(f"a source changed while {side.path.name} was copied from it; try again")
+
+
+def _sync_directory(path: Path) -> None:
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
 
 
 def _umask() -> int:

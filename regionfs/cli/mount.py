@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from regionfs.cli.common import examples, load_manifest, manifest_argument
+from regionfs.cli.common import examples, manifest_argument
 
 
 @click.command(epilog=examples("regionfs mount disk.yaml /mnt/vm",
@@ -30,12 +30,10 @@ def mount(manifest: Path, directory: Path, foreground: bool, options: str, engin
     from regionfs.wire.options import parse_options
 
     words = ",".join([options, *(["allow_other"] if allow_other else []), *(["ro"] if ro else [])])
-    path = manifest.absolute()
-    parsed = parse_options(words, fsname=str(path))
-    config = MountConfig(
-        manifest=path, mountpoint=directory.resolve(), options=parsed, engine=engine,
-        modes=parse_modes(modes) if modes else DEFAULT_ORDER, nonempty="nonempty" in words.split(","), verbose=verbose)
-    loaded = load_manifest(path)
-    start.check_mountpoint(config, loaded)
-    serve = start.serve_in_foreground if foreground else start.serve_in_background
-    serve(config, loaded)
+    path, point = manifest.absolute(), directory.resolve()
+    config = MountConfig(manifest=path, mountpoint=point, options=parse_options(words, fsname=str(path)),
+                         engine=engine, modes=parse_modes(modes) if modes else DEFAULT_ORDER, verbose=verbose)
+    start.check_mountpoint(point, nonempty="nonempty" in words.split(","))
+    if foreground:
+        start.serve_in_foreground(config)
+    start.serve_in_background(config)

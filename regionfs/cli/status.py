@@ -29,11 +29,15 @@ def status(directory: Path | None, as_json: bool) -> None:
 
 
 def _print(mount: dict[str, Any]) -> None:
-    click.echo(f"{mount['mountpoint']}: {mount['manifest']}, engine {mount['engine']}, pid {mount['pid']}, "
+    click.echo(f"{mount['mountpoint']}: {mount['manifest']}, engine {mount['engine'] or 'none'}, pid {mount['pid']}, "
                f"{mount['restarts']} restarts")
+    if mount["trouble"]:
+        click.echo(f"  {mount['trouble']}")
     rows = [(path, human_size(file["size"]), file["mode"], str(file["opens"]),
              f"{file['reads']} ({human_size(file['read_bytes'])})",
              f"{file['writes']} ({human_size(file['write_bytes'])})", file["reason"])
             for path, file in mount["files"].items()]
+    if not rows:
+        return
     for line in table(("file", "size", "mode", "opens", "reads", "writes", "reason"), rows):
         click.echo(f"  {line}")

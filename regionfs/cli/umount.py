@@ -18,20 +18,15 @@ WAIT = 60  # seconds for the daemon to flush and end
 @click.option("--lazy", is_flag=True, help="Detach now; end when the last file is closed.")
 def umount(directory: Path, lazy: bool) -> None:
     """Unmount DIRECTORY, and wait until data is safe."""
-    from regionfs.daemon.start import daemon_of
+    from regionfs.daemon.start import unmount
     from regionfs.errors import MountError
-    from regionfs.wire import device
 
-    # the directory itself must not be touched: behind it a daemon may be dead
-    point = Path(os.path.realpath(directory.parent), directory.name) if directory.name else directory.resolve()
-    daemon = daemon_of(point)
-    try:
-        device.unmount(str(point), lazy)
-        if daemon is not None and not lazy:
+    # the directory itself must not be touched: the daemon behind it may be dead
+    path = directory.absolute()
+    point = Path(os.path.realpath(path.parent), path.name)
+    for process in unmount(point, lazy):
+        with os.fdopen(process, "rb", buffering=0):
             poll = select.poll()
-            poll.register(daemon, select.POLLIN)
-            if not poll.poll(WAIT * 1000):
+            poll.register(process, select.POLLIN)
+            if not lazy and not poll.poll(WAIT * 1000):
                 raise MountError(f"{point} is unmounted, but its daemon still flushes after {WAIT} s")
-    finally:
-        if daemon is not None:
-            os.close(daemon)

@@ -1,9 +1,11 @@
-"""What a daemon is told: how to mount and to serve."""
+"""What a daemon is told: how to mount and to serve; as JSON between its processes."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import json
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from regionfs.modes.choose import DEFAULT_ORDER, Mode
 from regionfs.wire.options import MountOptions
@@ -20,5 +22,25 @@ class MountConfig:
     options: MountOptions = field(default_factory=MountOptions)
     engine: str = "auto"
     modes: tuple[Mode, ...] = DEFAULT_ORDER
-    nonempty: bool = False
     verbose: bool = False
+
+    def to_json(self) -> str:
+        """A line of text."""
+        values = asdict(self)
+        return json.dumps({**values, "manifest": str(self.manifest), "mountpoint": str(self.mountpoint)})
+
+    @staticmethod
+    def from_json(text: str) -> MountConfig:
+        """The inverse of to_json."""
+        values: dict[str, Any] = json.loads(text)
+        return MountConfig(Path(values["manifest"]), Path(values["mountpoint"]), MountOptions(**values["options"]),
+                           values["engine"], tuple(Mode(mode) for mode in values["modes"]), values["verbose"])
+
+    @property
+    def wants_backing(self) -> bool:
+        """True when a mode is allowed that registers backing files."""
+        return Mode.PASSTHROUGH in self.modes or Mode.COMPOSED in self.modes
+
+    def with_manifest(self, path: Path) -> MountConfig:
+        """The same mount of another manifest."""
+        return replace(self, manifest=path)

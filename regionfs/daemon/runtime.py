@@ -1,17 +1,33 @@
-"""Where a daemon keeps its socket and log: a private directory, one stem per mount point.
+"""Where a daemon keeps its files: a private directory, one stem per mount point.
 
 Root's is /run/regionfs, an ordinary user's lies in $XDG_RUNTIME_DIR or else in /tmp. It is 0700 and
-must be ours: what lies in it may be believed.
+must be ours: what lies in it may be believed. Per mount: the control socket, the log of a background
+daemon, the lock that its holder keeps while it lives (with the mount's name in it), the ledger and
+the store of its servers.
 """
 
 from __future__ import annotations
 
+import fcntl
+import json
 import os
 import stat
+from collections.abc import Iterator
 from hashlib import blake2b
 from pathlib import Path
+from typing import NamedTuple
 
 from regionfs.errors import MountError
+
+LOG_FORMAT = "%(asctime)s regionfs[%(process)d] %(levelname)s: %(message)s"
+
+
+class Known(NamedTuple):
+    """A mount that a holder has announced; `alive` while that holder runs."""
+
+    mountpoint: Path
+    manifest: Path
+    alive: bool
 
 
 def directory() -> Path:
@@ -24,19 +40,70 @@ def directory() -> Path:
     return path
 
 
+def stem_of(mountpoint: Path) -> Path:
+    """The path, without suffix, of everything kept for the mount on `mountpoint` (absolute, resolved).
+
+    Short, because a socket's path may have 107 bytes only.
+    """
+    return directory() / blake2b(os.fsencode(mountpoint), digest_size=8).hexdigest()
+
+
 def socket_of(mountpoint: Path) -> Path:
-    """The control socket of the mount on `mountpoint` (absolute, resolved)."""
-    return directory() / f"{_stem(mountpoint)}.sock"
+    """Its control socket."""
+    return stem_of(mountpoint).with_suffix(".sock")
 
 
 def log_of(mountpoint: Path) -> Path:
-    """The log of the background daemon of the mount on `mountpoint`."""
-    return directory() / f"{_stem(mountpoint)}.log"
+    """The log of its background daemon."""
+    return stem_of(mountpoint).with_suffix(".log")
 
 
-def sockets() -> list[Path]:
-    """The control sockets of all mounts of this user, dead ones included."""
-    return sorted(directory().glob("*.sock"))
+def ledger_of(mountpoint: Path) -> Path:
+    """The servers' ledger."""
+    return stem_of(mountpoint).with_suffix(".ledger")
+
+
+def claim(mountpoint: Path, manifest: Path) -> int:
+    """Take the mount point for this process, until it ends or closes the descriptor returned.
+
+    Raises MountError when another holder has it.
+    """
+    fd = os.open(stem_of(mountpoint).with_suffix(".lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(fd)
+        raise MountError(f"{mountpoint} is mounted already; end it with regionfs umount {mountpoint}") from None
+    os.ftruncate(fd, 0)
+    os.pwrite(fd, json.dumps({"mountpoint": str(mountpoint), "manifest": str(manifest)}).encode(), 0)
+    return fd
+
+
+def known() -> Iterator[Known]:
+    """Every mount of this user that was announced and not cleaned up."""
+    for path in sorted(directory().glob("*.lock")):
+        try:
+            with path.open("rb") as lock:
+                said = json.loads(lock.read())
+                yield Known(Path(said["mountpoint"]), Path(said["manifest"]), _is_held(lock.fileno()))
+        except (FileNotFoundError, ValueError):  # just going, or just coming
+            continue
+
+
+def clean(mountpoint: Path) -> None:
+    """Remove what a mount that has ended left here; its log only when it is empty."""
+    stem = stem_of(mountpoint)
+    for path in stem.parent.glob(f"{stem.name}.*"):
+        if path.suffix != ".log" or not path.stat().st_size:
+            path.unlink(missing_ok=True)
+
+
+def _is_held(fd: int) -> bool:
+    try:
+        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    return False
 
 
 def _place() -> Path:
@@ -44,8 +111,3 @@ def _place() -> Path:
         return Path("/run/regionfs")
     base = os.environ.get("XDG_RUNTIME_DIR")
     return Path(base, "regionfs") if base else Path(f"/tmp/regionfs-{os.geteuid()}")
-
-
-def _stem(mountpoint: Path) -> str:
-    """Short, because a socket's path may have 107 bytes only."""
-    return blake2b(os.fsencode(mountpoint), digest_size=8).hexdigest()

@@ -1,78 +1,169 @@
-"""The process that serves a mount: joins manifest, sources, modes and file system, runs an engine.
+"""The server: the process that answers a mount's requests, started by the holder and again if it dies.
 
-Its main thread only waits for signals and the engine's end; the engine runs in threads of its own,
-so that unmounting, which may wait for write-back, never waits for the thread that has to answer it.
+It joins manifest, sources, modes and file system, runs an engine in threads of its own, and listens
+to the holder in its main thread. What must outlive it stands in the ledger and the store.
 """
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import resource
 import signal
+import sys
 import threading
+import time
 from collections.abc import Callable
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from regionfs.daemon import runtime
+from regionfs.daemon import control, failure, runtime
 from regionfs.daemon.config import MountConfig
-from regionfs.daemon.control import ControlServer
+from regionfs.daemon.link import Link
+from regionfs.daemon.reload import compare, swap
+from regionfs.daemon.state import Layer, Store
 from regionfs.errors import MountError, RegionfsError
 from regionfs.fs import FileSystem
 from regionfs.manifest.schema import Manifest
-from regionfs.modes.choose import Ability, Kernel, Mode, choose_all
+from regionfs.modes.choose import Ability, Choice, Kernel, choose_all
 from regionfs.modes.probe import probe
-from regionfs.source import Sources, inspect_sources
-from regionfs.wire import device, mounts
-from regionfs.wire.session import VersionError, Wanted
+from regionfs.source import inspect_sources
+from regionfs.wire import device
+from regionfs.wire.session import Negotiated
+
+if TYPE_CHECKING:
+    from regionfs.serve.native import Server as Native
 
 log = logging.getLogger("regionfs")
 
-READ_AHEAD_KIB = 4096  # see bench/results: streaming through the page cache gains until here
 
+class Server:
+    """One life of the process that serves a mount."""
 
-class Daemon:
-    """One mount from mount(2) to its end."""
-
-    def __init__(self, config: MountConfig, manifest: Manifest) -> None:
-        self.config = config
-        self._manifest = manifest
-        self._raise_limits()
-        self._facts = inspect_sources(manifest)
-        self._sources = Sources(manifest, self._facts)
-        self.engine = ""
+    def __init__(self, link: Link, config: MountConfig) -> None:
+        self._link = link
+        self._config = config
+        self._store = Store(runtime.stem_of(config.mountpoint))
+        self._native: Native | None = None
+        self._kernel: Kernel
+        self._layer: Layer
         self.fs: FileSystem
-        self._wake_read, self._wake_write = os.pipe2(os.O_CLOEXEC)
+        self._changing = threading.Lock()  # one reload or renewal at a time
 
-    def run(self, ready: Callable[[], None]) -> None:
-        """Mount, call `ready` when requests are being answered, serve until the mount is gone.
+    def run(self) -> None:
+        """Load, report, serve as the holder says, until the mount or the holder is gone."""
+        self._layer, number = self._load()
+        self._link.send({"loaded": True})
+        message = self._link.receive()
+        if message is None:
+            return
+        words, fds = message
+        serve = self._start(words, fds, number)
+        threading.Thread(target=self._serve, args=(serve,), name="engine").start()
+        self._link.send({"ready": True})
+        self._listen()
 
-        Raises MountError before `ready` when it cannot be mounted; then nothing is left behind.
-        """
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, lambda *_: os.write(self._wake_write, b"t"))
-        signal.signal(signal.SIGHUP, signal.SIG_IGN)
-        serve = self._mount()
+    # start
+
+    def _load(self) -> tuple[Layer, int]:
+        """What a predecessor served, else the manifest."""
+        layer = self._store.load()
+        if layer is not None:
+            return layer, self._store.index.current
+        layer = self._read(self._config.manifest)
+        return layer, self._store.add(layer)
+
+    def _read(self, path: Path) -> Layer:
+        """A manifest and its sources as they are. Raises ManifestError, SourceError, MountError."""
+        from regionfs.manifest.load import load
+        manifest = load(path)
+        self._check_sources(manifest)
+        return Layer(manifest, inspect_sources(manifest), time.time_ns())
+
+    def _check_sources(self, manifest: Manifest) -> None:
+        point = self._config.mountpoint
+        for spec in manifest.sources.values():
+            if spec.path.resolve().is_relative_to(point):
+                raise MountError(f"source {spec.path} lies inside the mount point {point}, "
+                                 "where the mount would hide it")
+
+    def _start(self, words: dict[str, Any], fds: list[int], number: int) -> Callable[[], None]:
+        """Make the file system and the engine; what it returns serves until the end."""
+        if words["engine"] == "pyfuse3":
+            none = Ability(False, "the pyfuse3 engine serves in userspace only", "--engine native")
+            self._make_fs(Kernel(none, none, none), number)
+            return self._mount_pyfuse()
+        from regionfs.serve.ledger import Ledger
+        from regionfs.serve.native import Server as Native
+        fd, negotiated = fds[0], Negotiated.from_values(words["negotiated"])
+
+        def trial(source: int) -> None:
+            if not negotiated.passthrough:
+                raise OSError(errno.EOPNOTSUPP, "the kernel did not grant passthrough")
+            device.Registry(fd).trial(source)
+
+        self._make_fs(probe(trial), number)
+        self._store.revive(self.fs)
+        self._native = native = Native(self.fs, fd, negotiated, Ledger(runtime.ledger_of(self._config.mountpoint)))
+        self._store.record(self.fs, number)
+        self.fs.on_change = self._record
+        return lambda: native.run(resume=words["resume"])
+
+    def _make_fs(self, kernel: Kernel, number: int) -> None:
+        self._kernel = kernel
+        sources = self._store.sources(number, self._layer)
+        layer = self._layer
+        self.fs = FileSystem(layer.manifest, sources, self._choices(layer), self._store.index.generations, layer.loaded)
+
+    def _choices(self, layer: Layer) -> dict[str, Choice]:
+        return choose_all(layer.manifest, layer.facts, self._kernel, self._config.modes)
+
+    def _mount_pyfuse(self) -> Callable[[], None]:
+        from regionfs.serve import pyfuse
+        # libfuse sets max_read itself
+        words = {word for word in self._config.options.words() if not word.startswith("max_read")}
         try:
-            control = ControlServer(runtime.socket_of(self.config.mountpoint), {"status": self.status})
+            pyfuse.mount(self.fs, str(self._config.mountpoint), words)
+        except RuntimeError as error:  # libfuse has told stderr why
+            raise MountError(f"cannot mount on {self._config.mountpoint}: {error}") from error
+        return pyfuse.run
+
+    # life
+
+    def _serve(self, serve: Callable[[], None]) -> None:
+        """Run the engine; when the mount is gone, put everything on disk and end the process."""
+        try:
+            serve()
+            self.fs.sync()
+            self._link.send({"ended": True})
+            status = 0
+        except OSError as error:
+            log.error("flushing the sources at the end: %s", error)
+            status = 1
         except BaseException:
-            device.unmount(str(self.config.mountpoint), lazy=True)
-            raise
-        try:
-            engine = threading.Thread(target=self._serve, args=(serve,), name="engine")
-            engine.start()
-            self._raise_read_ahead()
-            ready()
-            self._wait()
-            engine.join()
-        finally:
-            control.close()
-            if mounts.find(self.config.mountpoint):  # the engine failed: leave no dead mount behind
-                device.unmount(str(self.config.mountpoint), lazy=True)
-            self._settle()
+            log.exception("the engine failed")
+            status = 1
+        os._exit(status)
 
-    def status(self, request: dict[str, Any]) -> dict[str, Any]:
-        """The mount's entry of `status --json`, DESIGN section 8."""
+    def _listen(self) -> None:
+        """Answer what the holder passes on. Without a holder nobody keeps the mount: flush and end."""
+        while (message := self._link.receive()) is not None:
+            words, fds = message
+            threading.Thread(target=self._answer, args=(words, fds[0]), name="answer", daemon=True).start()
+        log.error("the holder is gone; the mount ends")
+        self.fs.sync()
+        os._exit(1)
+
+    def _answer(self, words: dict[str, Any], client: int) -> None:
+        try:
+            answer = self._commands[words["command"]](self, words)
+        except (RegionfsError, OSError) as error:
+            answer = failure.describe(error)
+        control.reply(client, answer)
+
+    def status(self, words: dict[str, Any]) -> dict[str, Any]:
+        """The mount's entry of `status --json`, DESIGN section 8; `words` bring what the holder knows."""
         files = {}
         for path, node in self.fs.tree.files.items():
             counters = node.counters
@@ -83,85 +174,55 @@ class Daemon:
                 "reads": counters.reads, "read_bytes": counters.read_bytes,
                 "writes": counters.writes, "write_bytes": counters.write_bytes,
             }
-        return {"mountpoint": str(self.config.mountpoint), "manifest": str(self.config.manifest),
-                "engine": self.engine, "pid": os.getpid(), "holder_pid": os.getpid(), "restarts": 0, "files": files}
+        return {**words["holder"], "pid": os.getpid(), "backing_ids": self._native.backing_ids if self._native else 0,
+                "retired": sum(1 for _ in self.fs.tree.retired()), "files": files}
 
-    def _mount(self) -> Callable[[], None]:
-        """Mount by the engine asked for; what it returns serves until the end."""
-        if self.config.engine != "pyfuse3":
-            try:
-                return self._mount_native()
-            except VersionError as error:
-                if self.config.engine == "native":
-                    raise
-                log.warning("the native engine cannot serve here (%s); pyfuse3 does", error)
-        return self._mount_pyfuse()
+    def reload(self, words: dict[str, Any]) -> dict[str, Any]:
+        """Read the manifest, or another one, again: all or nothing. With `dry_run` only say what would change."""
+        if self._native is None:
+            raise MountError("the pyfuse3 engine cannot reload; unmount and mount again")
+        with self._changing:
+            layer = self._read(Path(words["manifest"]))
+            choices = self._choices(layer)
+            difference = compare(self.fs, layer.manifest, layer.facts, choices)
+            if not words["dry_run"]:
+                number = self._store.add(layer)
+                index = self._store.index
+                index.generation += 1
+                sources = self._store.sources(number, layer)
+                names = swap(self.fs, layer.manifest, sources, choices, difference, index.generation)
+                self._store.record(self.fs, number)
+                self._layer = layer
+        if not words["dry_run"]:
+            self._link.send({"manifest": words["manifest"]})
+            for parent, name in names:
+                self._native.forget_name(parent, name)
+            log.info("%s: %d files added, %d removed, %d changed", words["manifest"], len(difference.added),
+                     len(difference.removed), len(difference.changed))
+        return difference.describe()
 
-    def _mount_native(self) -> Callable[[], None]:
-        from regionfs.serve.native import Server, handshake
-        mountpoint = str(self.config.mountpoint)
-        fd = device.mount(mountpoint, self.config.options)
-        try:
-            wanted = Wanted(max_write=self.config.options.max_read,
-                            passthrough=Mode.PASSTHROUGH in self.config.modes or Mode.COMPOSED in self.config.modes)
-            negotiated = handshake(fd, wanted)
-            self.fs = self._file_system(probe(device.Registry(fd).trial))
-        except BaseException:
-            device.unmount(mountpoint, lazy=True)
-            raise
-        self.engine = "native"
-        return Server(self.fs, fd, negotiated).run
+    def _record(self) -> None:
+        with self._changing:
+            self._store.record(self.fs)
 
-    def _mount_pyfuse(self) -> Callable[[], None]:
-        from regionfs.serve import pyfuse
-        none = Ability(False, "the pyfuse3 engine serves in userspace only", "--engine native")
-        self.fs = self._file_system(Kernel(none, none, none))
-        # libfuse sets max_read itself
-        words = {word for word in self.config.options.words() if not word.startswith("max_read")}
-        try:
-            pyfuse.mount(self.fs, str(self.config.mountpoint), words)
-        except RuntimeError as error:  # libfuse has told stderr why
-            raise MountError(f"cannot mount on {self.config.mountpoint}: {error}") from error
-        self.engine = "pyfuse3"
-        return pyfuse.run
+    _commands = {"status": status, "reload": reload}  # noqa: RUF012  # a constant table
 
-    def _file_system(self, kernel: Kernel) -> FileSystem:
-        """The manifest's files over this machine's abilities."""
-        choices = choose_all(self._manifest, self._facts, kernel, self.config.modes)
-        return FileSystem(self._manifest, self._sources, choices)
 
-    def _serve(self, serve: Callable[[], None]) -> None:
-        try:
-            serve()
-        except BaseException:
-            log.exception("the engine failed")
-        finally:
-            os.write(self._wake_write, b"e")
+def main() -> None:
+    """`python -m regionfs.daemon.server LINK-FD CONFIG`, as the holder starts it."""
+    link, config = Link.adopt(int(sys.argv[1])), MountConfig.from_json(sys.argv[2])
+    for number in (signal.SIGINT, signal.SIGHUP, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)  # the holder hears them
+    logging.basicConfig(level=logging.DEBUG if config.verbose else logging.INFO, stream=sys.stderr,
+                        format=runtime.LOG_FORMAT)
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))  # a descriptor for each source
+    try:
+        Server(link, config).run()
+    except (RegionfsError, OSError) as error:
+        link.send({"failed": failure.describe(error)})
+        raise SystemExit(1) from error
 
-    def _wait(self) -> None:
-        """Return when the engine has ended; SIGTERM and SIGINT unmount, and unmount at once when repeated."""
-        asked = 0
-        while os.read(self._wake_read, 1) != b"e":
-            asked += 1
-            try:
-                device.unmount(str(self.config.mountpoint), lazy=asked > 1)
-            except RegionfsError as error:
-                log.warning("%s; files still open keep being served until they are closed", error)
-                device.unmount(str(self.config.mountpoint), lazy=True)
 
-    def _settle(self) -> None:
-        """Everything written is on its disks before the process ends."""
-        try:
-            self.fs.sync()
-        except OSError as error:
-            log.error("flushing the sources at the end: %s", error)
-        self._sources.close()
-
-    def _raise_read_ahead(self) -> None:
-        if mount := mounts.find(self.config.mountpoint):
-            mounts.raise_readahead(mount.device, READ_AHEAD_KIB)
-
-    def _raise_limits(self) -> None:
-        """As many descriptors as we may have: a source each."""
-        _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+if __name__ == "__main__":
+    main()

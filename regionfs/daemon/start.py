@@ -1,138 +1,114 @@
-"""`regionfs mount` up to the point where the mount answers: checks, daemon, readiness.
-
-The daemon is a child that left the terminal; it tells over a pipe that it serves, or why it cannot.
-"""
+"""The command line's side of a daemon: check the mount point, start a holder, find the daemons that run."""
 
 from __future__ import annotations
 
-import logging
+import json
 import os
+import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
-from regionfs.daemon import runtime
+from regionfs.daemon import control, failure, runtime
 from regionfs.daemon.config import MountConfig
 from regionfs.errors import MountError
-from regionfs.manifest.schema import Manifest
-from regionfs.wire import mounts
+from regionfs.wire import device, mounts
 
 
-def check_mountpoint(config: MountConfig, manifest: Manifest) -> None:
-    """Raise MountError, with what to do, when `config.mountpoint` cannot be mounted on."""
-    point = config.mountpoint
+def check_mountpoint(point: Path, nonempty: bool) -> None:
+    """Raise MountError, with what to do, when `point` (absolute) cannot be mounted on."""
     if mounts.find(point):
-        raise MountError(f"{point} is mounted already; see regionfs status, end it with regionfs umount {point}")
+        if is_alive(point):
+            raise MountError(f"{point} is mounted already; see regionfs status, end it with regionfs umount {point}")
+        device.unmount(str(point), lazy=True)  # a dead daemon's
     try:
         if not point.is_dir():
             raise MountError(f"{point} is not a directory" if point.exists() else
                              f"{point} does not exist; create it: mkdir -p {point}")
-        if not config.nonempty and any(point.iterdir()):
+        if not nonempty and any(point.iterdir()):
             raise MountError(f"{point} is not empty; choose another directory or say -o nonempty")
     except OSError as error:
         raise MountError(f"{point}: {error.strerror}") from error
-    for spec in manifest.sources.values():
-        if spec.path.resolve().is_relative_to(point):
-            raise MountError(f"source {spec.path} lies inside the mount point {point}, where the mount would hide it")
 
 
-def serve_in_foreground(config: MountConfig, manifest: Manifest) -> None:
-    """Serve in this process until the mount ends; the log goes to stderr."""
-    from regionfs.daemon.server import Daemon
-    _log_to(None, config.verbose)
-    Daemon(config, manifest).run(lambda: None)
+def serve_in_foreground(config: MountConfig) -> NoReturn:
+    """Become the holder; the log goes to stderr."""
+    os.execv(sys.executable, _command(config, -1))
 
 
-def serve_in_background(config: MountConfig, manifest: Manifest) -> None:
-    """Start a daemon and return when it answers. Raises MountError with its reason when it cannot."""
+def serve_in_background(config: MountConfig) -> None:
+    """Start a holder and return when the mount answers. Raises its error when it cannot be made."""
     log = runtime.log_of(config.mountpoint)
     receive, send = os.pipe2(os.O_CLOEXEC)
-    sys.stdout.flush()
-    sys.stderr.flush()
-    pid = os.fork()
-    if pid == 0:
-        os.close(receive)
-        _daemon(config, manifest, log, send)
-    os.close(send)
-    with os.fdopen(receive, "rb") as stream:
-        answer = stream.read()
-    if answer == b"ready\n":
-        _await_answer(config.mountpoint, log)
-        return
-    os.waitpid(pid, 0)
+    with os.fdopen(receive, "rb") as answers, log.open("wb") as output:
+        log.chmod(0o600)
+        holder = subprocess.Popen(_command(config, send), pass_fds=[send], stdin=subprocess.DEVNULL, stdout=output,
+                                  stderr=output, cwd="/", start_new_session=True)
+        os.close(send)
+        answer = answers.readline()
     if not answer:
+        holder.wait()
         raise MountError(f"the daemon ended before the mount answered; see {log}")
-    raise MountError(answer.decode())
-
-
-def _await_answer(mountpoint: Path, log: Path) -> None:
-    """Ask the mount itself: ready means answering."""
+    described = json.loads(answer)
+    if described:
+        holder.wait()
+        raise failure.revive(described)
     try:
-        os.statvfs(mountpoint)
+        os.statvfs(config.mountpoint)  # ready means answering
     except OSError as error:
-        raise MountError(f"the daemon ended before the mount answered ({error.strerror}); see {log}") from error
-
-
-def _daemon(config: MountConfig, manifest: Manifest, log: Path, send: int) -> None:
-    """The child: never returns."""
-    from regionfs.daemon.server import Daemon
-    status = 0
-    try:
-        os.setsid()
-        os.chdir("/")
-        _detach_streams(log)
-        _log_to(log, config.verbose)
-
-        def ready() -> None:
-            os.write(send, b"ready\n")
-            os.close(send)
-
-        Daemon(config, manifest).run(ready)
-    except BaseException as error:
-        status = 1
-        logging.getLogger("regionfs").exception("the daemon failed")
-        with suppress(OSError):  # the parent has its answer already
-            os.write(send, (str(error) or type(error).__name__).encode())
-    finally:
-        os._exit(status)
-
-
-def _detach_streams(log: Path) -> None:
-    """stdin from nowhere; what libraries print goes to the log."""
-    null = os.open(os.devnull, os.O_RDONLY)
-    target = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND | os.O_CLOEXEC, 0o600)
-    for source, stream in ((null, 0), (target, 1), (target, 2)):
-        os.dup2(source, stream)
-    os.close(null)
-    os.close(target)
-
-
-def _log_to(path: Path | None, verbose: bool) -> None:
-    logging.basicConfig(
-        level=logging.DEBUG if verbose else logging.INFO, stream=sys.stderr,
-        format="regionfs: %(levelname)s: %(message)s" if path is None else "%(asctime)s %(levelname)s %(message)s")
+        raise MountError(f"the mount does not answer ({error.strerror}); see {log}") from error
 
 
 def statuses(mountpoint: Path | None) -> Iterator[dict[str, Any]]:
-    """The status of one mount or of all of this user. A mount without a daemon has no pid."""
-    from regionfs.daemon import control
+    """The status of one mount, or of all of this user; what a dead holder left has no pid."""
     if mountpoint is not None:
+        found = [mount for mount in runtime.known() if mount.mountpoint == mountpoint]
+        if not found:
+            raise MountError(f"no regionfs mount of this user on {mountpoint}")
+    else:
+        found = list(runtime.known())
+    for mount in found:
         try:
-            yield control.call(runtime.socket_of(mountpoint), "status")
-        except ConnectionError as error:
-            raise MountError(f"no regionfs mount of this user on {mountpoint}") from error
-        return
-    for path in runtime.sockets():
-        with suppress(ConnectionError):
-            yield control.call(path, "status")
+            yield control.call(runtime.socket_of(mount.mountpoint), "status")
+        except ConnectionError:
+            if mount.alive:  # starting, or just ending
+                continue
+            trouble = f"its daemon died; clear it with regionfs umount {mount.mountpoint}"
+            yield {"mountpoint": str(mount.mountpoint), "manifest": str(mount.manifest), "engine": "", "pid": None,
+                   "holder_pid": None, "restarts": 0, "trouble": trouble, "files": {}}
 
 
-def daemon_of(mountpoint: Path) -> int | None:
-    """A pidfd of the daemon that serves `mountpoint`; None when none answers."""
-    from regionfs.daemon import control
+def is_alive(mountpoint: Path) -> bool:
+    """True while a holder of this user runs for the mount point."""
+    return any(mount.alive for mount in runtime.known() if mount.mountpoint == mountpoint)
+
+
+def unmount(point: Path, lazy: bool) -> list[int]:
+    """Unmount, and clean up after a daemon that died; pidfds of the processes that now end."""
+    processes = []
+    with suppress(ConnectionError, MountError, ProcessLookupError):
+        status = control.call(runtime.socket_of(point), "status")
+        processes = [os.pidfd_open(status[key]) for key in ("holder_pid", "pid") if status[key]]
+    dead = not processes and not is_alive(point)
     try:
-        return os.pidfd_open(control.call(runtime.socket_of(mountpoint), "status")["pid"])
-    except (ConnectionError, ProcessLookupError, MountError):
-        return None
+        device.unmount(str(point), lazy or (dead and mounts.find(point) is not None))
+    except MountError:
+        if not dead or point not in (mount.mountpoint for mount in runtime.known()):
+            raise
+    if dead:
+        runtime.clean(point)
+    return processes
+
+
+def _command(config: MountConfig, ready: int) -> list[str]:
+    return [sys.executable, "-P", "-m", "regionfs.daemon.holder", str(ready), config.to_json()]
+
+
+def ask(mountpoint: Path, command: str, **arguments: object) -> dict[str, Any]:
+    """Ask the daemon of one mount. Raises MountError when none answers."""
+    try:
+        return control.call(runtime.socket_of(mountpoint), command, **arguments)
+    except ConnectionError as error:
+        raise MountError(f"no regionfs mount of this user on {mountpoint}") from error

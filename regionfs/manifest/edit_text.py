@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import yaml
 
@@ -16,6 +17,14 @@ from regionfs.errors import UsageError
 from regionfs.manifest.values import nearest
 
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+
+class Replacement(NamedTuple):
+    """[start, end) of the text becomes `text`. Sorted, an insertion comes before a removal beside it."""
+
+    start: int
+    end: int
+    text: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +100,19 @@ def line_end(text: str, index: int) -> int:
 def after_line(text: str, end: int) -> int:
     """Where the line after a content's `end` begins; a literal block ends there already."""
     return end if text[end - 1] == "\n" else line_end(text, end)
+
+
+def trimmed(text: str, field: Field | Mapping) -> int:
+    """The end of a value without the line breaks that a literal block takes along."""
+    end = field.end
+    while end > field.start and text[end - 1].isspace():
+        end -= 1
+    return end
+
+
+def column(text: str, index: int) -> int:
+    """How many characters stand before `index` on its line."""
+    return index - line_start(text, index)
 
 
 def _pairs(node: yaml.Node) -> dict[str, yaml.Node]:

@@ -21,7 +21,6 @@ import os
 import threading
 from collections import OrderedDict
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
@@ -29,7 +28,9 @@ from regionfs.errors import RegionfsError
 from regionfs.fs import FileSystem, Opened
 from regionfs.modes.choose import Choice, Mode
 from regionfs.modes.composed import compose, image_directory
+from regionfs.serve.ledger import SLOTS, Entry, Ledger, stamp_of
 from regionfs.tree import FileNode
+from regionfs.wire.abi import UNIQUE_RESEND
 
 log = logging.getLogger("regionfs")
 
@@ -50,22 +51,14 @@ class Stale(Exception):  # noqa: N818  # not an error: the file needs a new inod
     """The inode is open on a backing file that no longer shows the file's bytes."""
 
 
-@dataclass(slots=True)
-class Use:
-    """How an inode is served while it is open; `backing_id` 0 is direct."""
-
-    backing_id: int
-    stamps: object  # of the sources when the backing file was made
-    handles: int = 0
-
-
 class Backings:
     """The backing ids of one connection, one per open inode. Safe to use from many threads."""
 
-    def __init__(self, fs: FileSystem, registry: Registry) -> None:
+    def __init__(self, fs: FileSystem, registry: Registry, ledger: Ledger) -> None:
         self._fs = fs
         self._registry = registry
-        self._uses: dict[int, Use] = {}
+        self._ledger = ledger
+        self._uses = {entry.ino: entry for entry in ledger.entries()}
         self._composed = ComposedFiles(fs)
         self._lock = threading.Lock()
 
@@ -73,7 +66,7 @@ class Backings:
         """Backing ids in use."""
         return sum(use.backing_id > 0 for use in self._uses.values())
 
-    def open(self, node: FileNode, opened: Opened, flags: int) -> int | None:
+    def open(self, node: FileNode, opened: Opened, flags: int, unique: int) -> int | None:
         """The backing id to answer this OPEN with; 0 for direct I/O, None for plain userspace.
 
         Raises Stale; OSError(EINVAL) for O_DIRECT where the backing file in use cannot do it.
@@ -86,38 +79,59 @@ class Backings:
                 use = self._first(node, opened, flags)
                 if use is None:
                     return None
-                self._uses[node.ino] = use
-            elif use.backing_id and use.stamps != self._stamps(opened):
+            elif use.backing_id and use.stamp != _stamp(opened):
                 raise Stale
             elif use.backing_id and opened.mode is Mode.COMPOSED and flags & os.O_DIRECT:
                 raise OSError(errno.EINVAL, f"{node.spec.path} is open without O_DIRECT, and a composed file has none")
-            use.handles += 1
+            if not self._counted(unique):
+                use = use._replace(handles=use.handles + 1)
+            if not self._write(use):
+                return None
             return use.backing_id
 
-    def release(self, ino: int) -> None:
-        """A handle of the inode is gone; the last one frees the backing id."""
+    def release(self, ino: int, unique: int) -> None:
+        """A handle of the inode is gone; the last one frees the backing id. `unique` 0: not a request."""
         with self._lock:
             use = self._uses.get(ino)
-            if use is None:
+            if use is None or self._counted(unique):
                 return
-            use.handles -= 1
-            if not use.handles:
-                del self._uses[ino]
-                if use.backing_id:
-                    self._registry.backing_close(use.backing_id)
+            use = use._replace(handles=use.handles - 1)
+            self._write(use)
+            if not use.handles and use.backing_id:
+                self._registry.backing_close(use.backing_id)
 
     def close(self) -> None:
         """Let go of every composed file; handles that are still open go on."""
         self._composed.close()
 
-    def _first(self, node: FileNode, opened: Opened, flags: int) -> Use | None:
+    def _write(self, use: Entry) -> bool:
+        """Remember and write down; False, and the id given back, when an inode finds no room."""
+        if not self._ledger.write(use):
+            log.warning("over %d files are open at once: the rest is served in userspace", SLOTS)
+            if use.backing_id:
+                self._registry.backing_close(use.backing_id)
+            return False
+        if use.handles:
+            self._uses[use.ino] = use
+        else:
+            self._uses.pop(use.ino, None)
+        return True
+
+    def _counted(self, unique: int) -> bool:
+        """True for a request that came again and had been counted before its server died."""
+        if unique & UNIQUE_RESEND:
+            return self._ledger.counted(unique & ~UNIQUE_RESEND)
+        self._ledger.count(unique)
+        return False
+
+    def _first(self, node: FileNode, opened: Opened, flags: int) -> Entry | None:
         """How an inode that nobody has open is served; None: from now on in userspace."""
         if opened.mode is Mode.COMPOSED and flags & os.O_DIRECT:
-            return Use(0, None)
+            return Entry(node.ino, 0, 0, 0)
         if not self._fs.fits_whole(node, opened):
-            return Use(0, None)
+            return Entry(node.ino, 0, 0, 0)
         try:
-            return Use(self._register(node, opened), self._stamps(opened))
+            return Entry(node.ino, self._register(node, opened), 0, _stamp(opened))
         except (OSError, RegionfsError) as error:
             words = (error.strerror or str(error)) if isinstance(error, OSError) else str(error)
             log.warning("%s: %s failed (%s); it is served in userspace from now on", node.spec.path, opened.mode, words)
@@ -129,10 +143,10 @@ class Backings:
             return self._registry.backing_open(self._composed.fd(node, opened.stamps))
         return self._registry.backing_open(self._fs.source_fd(node))
 
-    @staticmethod
-    def _stamps(opened: Opened) -> object:
-        """What makes a backing file outdated: nothing for passthrough, it is the source itself."""
-        return opened.stamps if opened.mode is Mode.COMPOSED else None
+
+def _stamp(opened: Opened) -> int:
+    """What makes a backing file outdated: nothing for passthrough, it is the source itself."""
+    return stamp_of(opened.stamps) if opened.mode is Mode.COMPOSED else 0
 
 
 class ComposedFiles:

@@ -95,7 +95,7 @@ class Handlers:
         if ino != node.ino:  # an inode from before the file got a new one; the kernel looks the name up again
             raise OSError(errno.ESTALE, node.spec.path)
         try:
-            backing_id = self._backings.open(node, opened, body.flags)
+            backing_id = self._backings.open(node, opened, body.flags, request.header.unique)
         except Stale:
             self._fs.renew(node)
             raise OSError(errno.ESTALE, node.spec.path) from None
@@ -108,13 +108,13 @@ class Handlers:
         return codec.pack(OpenOut(0, flags))
 
     def _release(self, request: Request) -> bytes:
-        self._backings.release(request.header.nodeid)
+        self._backings.release(request.header.nodeid, request.header.unique)
         return b""
 
     def taken_back(self, request: Request) -> None:
         """The kernel did not take the reply any more: no RELEASE will follow an OPEN."""
         if request.header.opcode == Opcode.OPEN:
-            self._backings.release(request.header.nodeid)
+            self._backings.release(request.header.nodeid, 0)
 
     def _opendir(self, request: Request) -> bytes:
         self._fs.readdir(request.header.nodeid)
@@ -135,7 +135,7 @@ class Handlers:
             if name in (b".", b".."):  # the kernel wants no lookup of these
                 entry = EntryOut(0, 0, 0, 0, 0, 0, _attr(_bare(ino, mode)))
             else:
-                entry = self._entry(self._fs.getattr(ino))
+                entry = self._entry(self._fs.lookup(parent, name))
             yield codec.direntplus(entry, offset, name)
 
     def _entries(self, ino: int, start: int) -> Iterator[tuple[bytes, int, int, int]]:

@@ -13,20 +13,20 @@ import logging
 import os
 from collections.abc import Sequence
 
-from regionfs.errors import MountError, ProtocolError, RegionfsError
+from regionfs.errors import ProtocolError, RegionfsError
 from regionfs.execute import NOWAIT
 from regionfs.fs import FileSystem
 from regionfs.serve.backing import Backings
 from regionfs.serve.handlers import Handlers, touches_disk, written_range
+from regionfs.serve.ledger import Ledger
 from regionfs.serve.relay import Relay
 from regionfs.sharing import Span
 from regionfs.wire import abi, codec, device
-from regionfs.wire.abi import MIN_READ_BUFFER, NotifyCode, Opcode
+from regionfs.wire.abi import NotifyCode, Opcode
 from regionfs.wire.codec import OUT_HEADER, OUT_HEADER_SIZE
-from regionfs.wire.parse import IO_REQUEST, IO_REQUEST_SIZE, Request, parse
-from regionfs.wire.replies import NotifyInvalInodeOut, WriteOut
-from regionfs.wire.requests import InitIn
-from regionfs.wire.session import RETRY, Negotiated, VersionError, Wanted, negotiate
+from regionfs.wire.parse import IO_REQUEST, IO_REQUEST_SIZE, Request, forgets, parse
+from regionfs.wire.replies import NotifyInvalEntryOut, NotifyInvalInodeOut, WriteOut
+from regionfs.wire.session import Negotiated
 
 log = logging.getLogger("regionfs")
 
@@ -34,45 +34,42 @@ _SILENT = frozenset({Opcode.FORGET, Opcode.BATCH_FORGET})  # requests that get n
 _READ, _WRITE = int(Opcode.READ), int(Opcode.WRITE)
 
 
-def handshake(fd: int, wanted: Wanted) -> Negotiated:
-    """Answer the connection's INIT. Raises VersionError, MountError when the mount went away before."""
-    buffer = bytearray(MIN_READ_BUFFER)
-    while size := device.receive(fd, buffer):
-        request = parse(buffer, size)
-        if not isinstance(request.body, InitIn):
-            raise ProtocolError(f"opcode {request.header.opcode} came before INIT")
-        unique = request.header.unique
-        try:
-            negotiated = negotiate(request.body, wanted)
-        except VersionError as error:
-            device.send(fd, (codec.error(unique, error.errno),))
-            raise
-        device.send(fd, codec.reply(unique, codec.pack(negotiated.reply() if negotiated else RETRY)))
-        if negotiated is not None:
-            return negotiated
-    raise MountError("the mount was ended before it began to answer")
-
-
 class Server:
     """Serves one connection; run() returns when the mount is gone."""
 
-    def __init__(self, fs: FileSystem, fd: int, negotiated: Negotiated) -> None:
+    def __init__(self, fs: FileSystem, fd: int, negotiated: Negotiated, ledger: Ledger) -> None:
         self._fs = fs
         self._device = fd
         self._request_size = negotiated.buffer_size
         self._reply_size = OUT_HEADER_SIZE + negotiated.max_write
-        self._backings = Backings(fs, device.Registry(fd))
+        self._backings = Backings(fs, device.Registry(fd), ledger)
         self._handlers = Handlers(fs, self._backings)
         self._relay = Relay(self._lead)
 
-    def run(self) -> None:
-        """Answer requests in this thread and as many more as disks keep waiting."""
+    def run(self, resume: bool = False) -> None:
+        """Answer requests in this thread and as many more as disks keep waiting.
+
+        With `resume` another server died on this connection: what it left unanswered comes again.
+        """
+        if resume:
+            self._send(codec.notify(NotifyCode.RESEND))
         self._relay.run()
         self._backings.close()
 
     def invalidate(self, ino: int, offset: int, length: int) -> None:
         """Drop the kernel's pages of a range. May wait for requests on them: never while leading."""
         self._send(codec.notify(NotifyCode.INVAL_INODE, codec.pack(NotifyInvalInodeOut(ino, offset, length))))
+
+    def forget_name(self, parent: int, name: bytes) -> None:
+        """Let the kernel look a name up again, and list its directory again."""
+        payload = codec.pack(NotifyInvalEntryOut(parent, len(name)))
+        self._send(codec.notify(NotifyCode.INVAL_ENTRY, payload, name + b"\0"))
+        self.invalidate(parent, 0, 0)
+
+    @property
+    def backing_ids(self) -> int:
+        """Backing ids in use."""
+        return len(self._backings)
 
     def _lead(self, relay: Relay) -> None:
         """Read and answer requests until another thread leads."""
@@ -125,9 +122,11 @@ class Server:
 
     def _write(self, unique: int, ino: int, offset: int, data: memoryview, io_flags: int, flags: int) -> None:
         paging = bool(io_flags & abi.WRITE_CACHE)
+        # what was sent before may have been done before: then it goes where it went
+        append = bool(flags & os.O_APPEND) and not unique & abi.UNIQUE_RESEND
         self._relay.risk()
         try:
-            done = self._fs.write(ino, offset, data, paging=paging, append=bool(flags & os.O_APPEND),
+            done = self._fs.write(ino, offset, data, paging=paging, append=append,
                                   drop_setid=bool(io_flags & abi.WRITE_KILL_SUIDGID))
         except OSError as error:
             self._fail(unique, error)
@@ -148,6 +147,7 @@ class Server:
             request = parse(buffer, size)
             unique, opcode = request.header.unique, request.header.opcode
             if opcode in _SILENT:
+                self._fs.forget(forgotten.nodeid for forgotten in forgets(request))
                 return
             handler = self._handlers.table.get(opcode)
             if handler is None:

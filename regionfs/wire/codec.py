@@ -12,7 +12,7 @@ from typing import TypeVar
 
 from regionfs.errors import ProtocolError
 from regionfs.wire import replies, requests
-from regionfs.wire.abi import MAX_ERRNO, NotifyCode
+from regionfs.wire.abi import MAX_ERRNO
 from regionfs.wire.replies import Attr, AttrOut, Dirent, EntryOut, OutHeader
 
 Buffer = bytes | bytearray | memoryview
@@ -57,8 +57,8 @@ def error(unique: int, errno: int) -> bytes:
     return OUT_HEADER.pack(OUT_HEADER_SIZE, -(errno if 0 < errno <= MAX_ERRNO else errnos.EIO), unique)
 
 
-def notify(code: NotifyCode, *parts: Buffer) -> list[Buffer]:
-    """A notification as buffers for one writev(2); RESEND and INC_EPOCH have no parts."""
+def notify(code: int, *parts: Buffer) -> list[Buffer]:
+    """A notification (NotifyCode) as buffers for one writev(2); RESEND and INC_EPOCH have no parts."""
     return [OUT_HEADER.pack(OUT_HEADER_SIZE + sum(map(len, parts)), code, 0), *parts]
 
 

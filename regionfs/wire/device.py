@@ -17,11 +17,13 @@ from regionfs.errors import MountError
 from regionfs.wire import fusermount
 from regionfs.wire.abi import DEV_IOC_BACKING_CLOSE, DEV_IOC_BACKING_OPEN, DEV_IOC_CLONE
 from regionfs.wire.codec import Buffer, pack
+from regionfs.wire.iomap_v7 import BACKING_IOMAP
 from regionfs.wire.options import MountOptions
 from regionfs.wire.replies import BackingMap
 
 DEVICE = "/dev/fuse"
 MNT_DETACH = 2        # linux/fs.h, for umount2(2)
+BLKBSZSET = 0x40081271  # _IOW(0x12, 113, size_t), linux/fs.h; reads an int
 UMOUNT_NOFOLLOW = 8
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -88,6 +90,15 @@ def backing_open(fd: int, source_fd: int) -> int:
     return int(fcntl.ioctl(fd, DEV_IOC_BACKING_OPEN, bytearray(pack(BackingMap(source_fd)))))
 
 
+def backing_device(fd: int, device_fd: int, block: int) -> int:
+    """Register a block device for iomap, its block size set; returns its dev number (1..1024).
+
+    OSError: EPERM before INIT was answered, ENODEV for a regular file, EBUSY when others use the device.
+    """
+    fcntl.ioctl(device_fd, BLKBSZSET, block.to_bytes(4, sys.byteorder))
+    return int(fcntl.ioctl(fd, DEV_IOC_BACKING_OPEN, bytearray(pack(BackingMap(device_fd, BACKING_IOMAP)))))
+
+
 def backing_close(fd: int, backing_id: int) -> None:
     """Forget a backing id; opens that use it go on. OSError ENOENT when there is none."""
     fcntl.ioctl(fd, DEV_IOC_BACKING_CLOSE, backing_id.to_bytes(4, sys.byteorder))
@@ -102,6 +113,10 @@ class Registry:
     def backing_open(self, source_fd: int) -> int:
         """As the function of this name."""
         return backing_open(self._fd, source_fd)
+
+    def backing_device(self, device_fd: int, block: int) -> int:
+        """As the function of this name."""
+        return backing_device(self._fd, device_fd, block)
 
     def backing_close(self, backing_id: int) -> None:
         """As the function of this name."""

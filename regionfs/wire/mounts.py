@@ -40,9 +40,15 @@ def find(mountpoint: Path) -> Mount | None:
 def raise_readahead(device: int, kib: int) -> bool:
     """Let the kernel read ahead up to `kib` KiB on the mount with this st_dev; never lowers it.
 
-    False when that is not allowed (only root may) or not there. The kernel starts with 128 KiB.
+    False when that is not allowed (only root may) or not there. The kernel starts with 128 KiB, and anew when
+    fuse-iomap gives the mount a backing device of its own name.
     """
-    knob = BDI / f"{os.major(device)}:{os.minor(device)}" / "read_ahead_kb"
+    name = f"{os.major(device)}:{os.minor(device)}"
+    raised = [_raise(BDI / entry / "read_ahead_kb", kib) for entry in (name, f"{name}-fuse.iomap")]
+    return any(raised)
+
+
+def _raise(knob: Path, kib: int) -> bool:
     try:
         if int(knob.read_text()) < kib:
             knob.write_text(str(kib))

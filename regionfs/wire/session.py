@@ -20,10 +20,11 @@ other sizes before, and nothing here reads them.
 from __future__ import annotations
 
 import errno
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from mmap import PAGESIZE
 
 from regionfs.errors import ProtocolError
+from regionfs.wire import iomap_v7
 from regionfs.wire.abi import (
     DEFAULT_MAX_PAGES,
     KERNEL_MAJOR,
@@ -69,6 +70,7 @@ class Wanted:
     congestion_threshold: int = 48
     time_gran: int = 1                 # nanoseconds
     passthrough: bool = False          # needs CAP_SYS_ADMIN for BACKING_OPEN
+    iomap: bool = False                # fuse-iomap v7, only where its ioctl says so: the flag alone proves nothing
     max_stack_depth: int = MAX_STACK_DEPTH  # 2: sources may be stacked once (overlayfs, EROFS)
     page_size: int = PAGESIZE          # bytes
 
@@ -93,6 +95,11 @@ class Negotiated:
         return InitFlag.PASSTHROUGH in self.flags
 
     @property
+    def iomap(self) -> bool:
+        """Whether fuse-iomap v7 holds: the kernel asks for IOMAP_CONFIG next."""
+        return iomap_v7.INIT_FLAG in self.flags
+
+    @property
     def resend(self) -> bool:
         """Whether the kernel knows NotifyCode.RESEND."""
         return InitFlag.HAS_RESEND in self.flags
@@ -101,6 +108,15 @@ class Negotiated:
     def buffer_size(self) -> int:
         """Bytes a buffer must have to receive any request."""
         return max(MIN_READ_BUFFER, IO_REQUEST_SIZE + self.max_write)
+
+    def values(self) -> dict[str, int]:
+        """As plain values, for another process."""
+        return asdict(self)
+
+    @staticmethod
+    def from_values(values: dict[str, int]) -> Negotiated:
+        """The inverse of values()."""
+        return Negotiated(**{**values, "flags": InitFlag(values["flags"])})  # type: ignore[arg-type]  # checked above
 
     def reply(self) -> InitOut:
         """The message that tells the kernel."""
@@ -139,7 +155,7 @@ def negotiate(init: InitIn, wanted: Wanted | None = None) -> Negotiated | None:
     if InitFlag.MAX_PAGES in flags:
         max_pages = max(1, min(0xFFFF, wanted.max_write // wanted.page_size))
     return Negotiated(
-        minor=min(init.minor, KERNEL_MINOR),
+        minor=min(init.minor, iomap_v7.MINOR if iomap_v7.INIT_FLAG in flags else KERNEL_MINOR),
         flags=flags,
         max_write=min(wanted.max_write, max_pages * wanted.page_size),
         max_pages=max_pages if InitFlag.MAX_PAGES in flags else 0,
@@ -152,7 +168,8 @@ def negotiate(init: InitIn, wanted: Wanted | None = None) -> Negotiated | None:
 
 
 def _asked(wanted: Wanted) -> InitFlag:
+    asked = wanted.flags | (iomap_v7.INIT_FLAG if wanted.iomap else 0)
     if not wanted.passthrough:
-        return wanted.flags & ~InitFlag.PASSTHROUGH
+        return asked & ~InitFlag.PASSTHROUGH
     # the kernel would silently leave passthrough off next to a write-back cache
-    return (wanted.flags | InitFlag.PASSTHROUGH) & ~InitFlag.WRITEBACK_CACHE
+    return (asked | InitFlag.PASSTHROUGH) & ~InitFlag.WRITEBACK_CACHE

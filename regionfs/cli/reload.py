@@ -1,0 +1,32 @@
+"""regionfs reload: read a mount's manifest again."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from regionfs.cli.common import examples, json_option, print_json
+
+
+@click.command(epilog=examples("regionfs reload /mnt/vm", "regionfs reload --dry-run /mnt/vm new.yaml"))
+@click.argument("directory", type=click.Path(path_type=Path))
+@click.argument("manifest", required=False, type=click.Path(path_type=Path))
+@click.option("--dry-run", is_flag=True, help="Say what would change, and change nothing.")
+@json_option
+def reload(directory: Path, manifest: Path | None, dry_run: bool, as_json: bool) -> None:
+    """Swap the map of the mount on DIRECTORY, all or nothing.
+
+    Files whose map changed get a new inode: what is open keeps the old bytes, new opens see the new.
+    """
+    from regionfs.daemon.start import ask
+
+    path = str(manifest.absolute()) if manifest is not None else None
+    answer = ask(directory.resolve(), "reload", manifest=path, dry_run=dry_run)
+    if as_json:
+        print_json(answer)
+        return
+    for word in ("added", "removed", "changed"):
+        for name in answer.get(word, ()):
+            click.echo(f"{word} {name}")
+    click.echo(f"{answer['unchanged']} files unchanged" if not answer.get("recovering") else "a new server is starting")

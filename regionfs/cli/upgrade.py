@@ -1,0 +1,19 @@
+"""regionfs upgrade: put this version's server behind a running mount."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import click
+
+from regionfs.cli.common import examples
+
+
+@click.command(epilog=examples("regionfs upgrade /mnt/vm"))
+@click.argument("directory", type=click.Path(path_type=Path))
+def upgrade(directory: Path) -> None:
+    """Replace the server of the mount on DIRECTORY by this installation's; nobody who uses it notices."""
+    from regionfs.daemon.start import ask
+
+    ask(directory.resolve(), "upgrade", python=sys.executable)

@@ -1,0 +1,25 @@
+"""Errors on their way from one process to another: what a person reads, and the exit status."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Any
+
+from regionfs.errors import ManifestError, MountError, Problem, RegionfsError, UsageError
+
+
+def describe(error: BaseException) -> dict[str, Any]:
+    """`error` as plain values."""
+    if isinstance(error, ManifestError):
+        return {"error": str(error), "problems": [asdict(problem) for problem in error.problems]}
+    status = error.exit_status if isinstance(error, RegionfsError) else MountError.exit_status
+    return {"error": str(error) or type(error).__name__, "exit_status": status}
+
+
+def revive(described: dict[str, Any]) -> RegionfsError:
+    """The error that describe() described, of the class that has its exit status."""
+    if "problems" in described:
+        return ManifestError([Problem(**problem) for problem in described["problems"]])
+    if described.get("exit_status") == UsageError.exit_status:
+        return UsageError(described["error"])
+    return MountError(described["error"])

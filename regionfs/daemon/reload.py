@@ -1,0 +1,84 @@
+"""Reading a manifest again: all or nothing, what did not change stays what it is.
+
+A file whose map, mode or source changed gets a new inode: handles that are open keep the old bytes,
+new opens see the new. Unchanged files keep inode, cache and counters. Files that are gone vanish
+from the tree, and live on for the handles that are open.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+from regionfs.fs import FileSystem
+from regionfs.manifest.inspect import SourceFacts
+from regionfs.manifest.schema import Manifest
+from regionfs.modes.choose import Choice
+from regionfs.source import Sources
+from regionfs.tree import Directory, FileNode, Tree
+
+
+class Difference(NamedTuple):
+    """Paths by what a reload does to them, each in the manifest's order."""
+
+    added: list[str]
+    removed: list[str]
+    changed: list[str]
+    unchanged: list[str]
+
+    def describe(self) -> dict[str, object]:
+        """As plain values: the paths that are touched, and how many are not."""
+        return {"added": self.added, "removed": self.removed, "changed": self.changed,
+                "unchanged": len(self.unchanged)}
+
+
+def compare(fs: FileSystem, manifest: Manifest, facts: Mapping[str, SourceFacts],
+            choices: Mapping[str, Choice]) -> Difference:
+    """What putting `manifest` in place would do."""
+    old = fs.tree.files
+    difference = Difference([], [path for path in old if path not in manifest.files], [], [])
+    for path in manifest.files:
+        if path not in old:
+            difference.added.append(path)
+        elif _same(old[path], manifest, path, facts, choices[path]):
+            difference.unchanged.append(path)
+        else:
+            difference.changed.append(path)
+    return difference
+
+
+def swap(fs: FileSystem, manifest: Manifest, sources: Sources, choices: Mapping[str, Choice],
+         difference: Difference, generation: int) -> list[tuple[int, bytes]]:
+    """Put `manifest` in place; returns (directory inode, name) of what the kernel must look up again."""
+    old = fs.tree
+    generations = dict.fromkeys((*difference.added, *difference.changed), generation)
+    new = Tree(manifest, choices, sources, generations)
+    for path in difference.unchanged:
+        old.files[path].choice = choices[path]
+        new.keep(old.files[path])
+    for ino, node in old.nodes.items():
+        if isinstance(node, Directory) or (node is not new.nodes.get(ino) and node.known):
+            new.retire(node)
+    fs.tree = new
+    fs.share()
+    return _names(old, new)
+
+
+def _same(node: FileNode, manifest: Manifest, path: str, facts: Mapping[str, SourceFacts], choice: Choice) -> bool:
+    spec = manifest.files[path]
+    return node.spec == spec and node.choice.mode == choice.mode and all(
+        node.sources.same(key, manifest.sources[key], facts[key]) for key in spec.sources)
+
+
+def _names(old: Tree, new: Tree) -> list[tuple[int, bytes]]:
+    """Names whose inode is another one now, or that came or went."""
+    stale = []
+    for ino, before in old.nodes.items():
+        after = new.nodes.get(ino)
+        if not isinstance(before, Directory) or not isinstance(after, Directory):
+            continue
+        for name in before.children.keys() | after.children.keys():
+            mine, theirs = before.children.get(name), after.children.get(name)
+            if mine is None or theirs is None or mine.ino != theirs.ino:
+                stale.append((ino, name))
+    return stale
