@@ -168,8 +168,9 @@ def negotiate(init: InitIn, wanted: Wanted | None = None) -> Negotiated | None:
 
 
 def _asked(wanted: Wanted) -> InitFlag:
-    asked = wanted.flags | (iomap_v7.INIT_FLAG if wanted.iomap else 0)
-    if not wanted.passthrough:
-        return asked & ~InitFlag.PASSTHROUGH
-    # the kernel would silently leave passthrough off next to a write-back cache
-    return (asked | InitFlag.PASSTHROUGH) & ~InitFlag.WRITEBACK_CACHE
+    if wanted.passthrough:
+        # the kernel would silently leave passthrough off next to a write-back cache
+        asked = (wanted.flags | InitFlag.PASSTHROUGH) & ~InitFlag.WRITEBACK_CACHE
+    else:
+        asked = wanted.flags & ~InitFlag.PASSTHROUGH
+    return asked | iomap_v7.INIT_FLAG if wanted.iomap else asked

@@ -106,7 +106,8 @@ def test_choose_parts_files_that_cannot_agree() -> None:
     """The file that loses is served in userspace and says why; the others stay."""
     facts = {"small": SourceFacts("block", 1 << 20, 1, 1, 1, 0, 0, 0o600, 0, 0, 0, 512),
              "large": SourceFacts("block", 1 << 30, 1, 2, 2, 0, 0, 0o600, 0, 0, 0, 4096)}
-    files = {"odd": FileSpec("odd", RegionMap(1536, [source(0, 1536, "small")])), "disk": FileSpec("disk", whole="large")}
+    files = {"odd": FileSpec("odd", RegionMap(1536, [source(0, 1536, "small")])),
+             "disk": FileSpec("disk", whole="large")}
     chosen = choose_all(Manifest(Path("m"), files=files), facts, Kernel(YES, YES, YES))
     assert {"odd": "userspace: it lies on 512-byte blocks, but the mount's other files need 4096-byte blocks",
             "disk": "iomap: 1 region on block devices, all on block borders"} == {

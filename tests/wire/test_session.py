@@ -100,3 +100,27 @@ def test_smallest_buffer() -> None:
     found = negotiate(LINUX_6_18, Wanted(max_write=4096, page_size=4096))
     assert found is not None
     assert (1, 8192) == (found.max_pages, found.buffer_size)
+
+
+IOMAP_KERNEL = InitIn(7, 99, 131072, 0x73FFFFFB, 0x5FD | 1 << 11)
+
+
+def test_iomap() -> None:
+    """Where fuse-iomap is wanted and offered the reply has bit 43 and its minor; 7.99 at most."""
+    found = negotiate(IOMAP_KERNEL._replace(minor=120), Wanted(passthrough=True, iomap=True))
+    assert found is not None
+    reply = found.reply()
+    assert (True, True, 99) == (found.iomap, found.passthrough, found.minor)
+    assert (1 << 11, 1 << 30) == (reply.flags_high & 1 << 11, reply.flags_low & 1 << 30)
+
+
+@pytest.mark.parametrize(("init", "wanted"), [
+    (IOMAP_KERNEL, Wanted()),                # bit 43 is another flag in other kernels
+    (LINUX_6_18, Wanted(iomap=True)),
+    (IOMAP_KERNEL._replace(flags_low=0x33FFFFFB), Wanted(iomap=True)),  # without INIT_EXT flags2 does not count
+])
+def test_no_iomap(init: InitIn, wanted: Wanted) -> None:
+    """Unasked, not offered, or without the upper half of the flags it does not hold."""
+    found = negotiate(init, wanted)
+    assert found is not None
+    assert (False, 45, 0) == (found.iomap, found.minor, found.flags >> 43 & 1)
