@@ -11,8 +11,7 @@ from hypothesis import strategies as st
 from regionfs.formats.values import FormatError
 from regionfs.manifest.load import load
 from regionfs.regions import Kind
-from tests.cases import manifest_text, random_case
-from tests.formats.tools import exported, imported, put, put_manifest, regionfs, resolved, run
+from tests.formats.tools import exported, imported, put, put_manifest, random_manifest, regionfs, resolved, run
 
 HEAD = '# Disk DescriptorFile\nversion=1\nCID=2322c3a8\nparentCID=ffffffff\ncreateType="monolithicFlat"\n'
 
@@ -20,22 +19,10 @@ HEAD = '# Disk DescriptorFile\nversion=1\nCID=2322c3a8\nparentCID=ffffffff\ncrea
 @pytest.mark.parametrize("seed", range(40))
 def test_convert_gives_the_composite_file(tmp_path: Path, seed: int) -> None:
     """qemu-img reads the export of a random map, off its sectors too, as the oracle's bytes."""
-    case = random_case(seed, tmp_path, "any" if seed % 2 else "aligned512")
-    case.put()
-    file = case.files[0]
-    size = -(-file.model.size // 512) * 512
-    manifest = tmp_path / "m.yaml"
-    text = manifest_text([case]).replace("error: true", "hole: true").splitlines()
-    keep = [line for line in text if not line.startswith("    size:")]
-    at = keep.index(f"  {file.path}:") + 1
-    manifest.write_text("\n".join([*keep[:at], f"    size: {size}", *keep[at:]]) + "\n")
-    for index, byte in enumerate(file.model.bytes):
-        if byte[0] is None:
-            file.model.bytes[index] = (bytearray(1), 0, None, False)
-    result = regionfs("export", "vmdk", manifest, file.path, "-o", tmp_path / "out.vmdk")
+    manifest, file, expected = random_manifest(tmp_path, seed)
+    result = regionfs("export", "vmdk", manifest, file, "-o", tmp_path / "out.vmdk")
     assert 0 == result.exit_code, result.output
     run("qemu-img", "convert", "-f", "vmdk", "-O", "raw", tmp_path / "out.vmdk", tmp_path / "raw")
-    expected = file.model.read(0, size).ljust(size, b"\0")
     assert expected == (tmp_path / "raw").read_bytes()
     (tmp_path / "oracle").write_bytes(expected)
     run("qemu-img", "compare", "-f", "vmdk", "-F", "raw", tmp_path / "out.vmdk", tmp_path / "oracle")

@@ -17,6 +17,7 @@ from regionfs.formats.values import Composite, Exported, Foreign, Imported, tile
 from regionfs.manifest.load import load
 from regionfs.manifest.schema import Manifest
 from regionfs.regions import Region
+from tests.cases import manifest_text, random_case
 
 
 def regionfs(*arguments: object, stdin: bytes = b"") -> Result:
@@ -42,6 +43,21 @@ def put_manifest(directory: Path, regions: list[dict[str, Any]], **keys: Any) ->
     path = directory / "m.yaml"
     path.write_text(json.dumps({"regionfs": 1, "files": {"disk.img": {**keys, "regions": regions}}}))
     return path
+
+
+def random_manifest(directory: Path, seed: int) -> tuple[Path, str, bytes]:
+    """A random map of whole sectors without bad areas: its manifest, its file and its bytes."""
+    case = random_case(seed, directory, "any" if seed % 2 else "aligned512")
+    case.put()
+    file = case.files[0]
+    size = -(-file.model.size // 512) * 512
+    text = manifest_text([case]).replace("error: true", "hole: true").splitlines()
+    lines = [line for line in text if not line.startswith("    size:")]
+    at = lines.index(f"  {file.path}:") + 1
+    path = directory / "m.yaml"
+    path.write_text("\n".join([*lines[:at], f"    size: {size}", *lines[at:]]) + "\n")
+    data = bytes(0 if store is None else store[index] for store, index, _, _ in file.model.bytes)
+    return path, file.path, data.ljust(size, b"\0")
 
 
 def composite(path: Path, out: Path, file: str = "disk.img") -> Composite:
