@@ -21,7 +21,7 @@ from regionfs.manifest.edit_ops import (
     resize_file,
     split,
 )
-from regionfs.manifest.edit_render import scalar
+from regionfs.manifest.edit_words import scalar
 
 HEAD = "regionfs: 1\nfiles:\n  f:\n"
 
