@@ -70,10 +70,25 @@ def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     report = yield
-    if report.skipped and not hasattr(report, "wasxfail") and item.get_closest_marker("mounted"):
-        reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr)
-        item.config.stash[SKIPPED].append(f"{item.nodeid}: {reason.removeprefix('Skipped: ')}")
+    needy = item.get_closest_marker("mounted") or "loop_device" in getattr(item, "fixturenames", ())
+    if report.skipped and not hasattr(report, "wasxfail") and needy:
+        item.config.stash[SKIPPED].append(f"{item.nodeid}: {_reason(report)}")
     return report
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report(
+    collector: pytest.Collector,
+) -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
+    report = yield
+    if report.skipped and "mounted" in collector.path.parts:
+        collector.config.stash[SKIPPED].append(f"{collector.nodeid}: {_reason(report)}")
+    return report
+
+
+def _reason(report: pytest.TestReport | pytest.CollectReport) -> str:
+    reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr)
+    return reason.removeprefix("Skipped: ")
 
 
 def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
@@ -91,6 +106,8 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
             terminalreporter.line(f"{name}: not exercised", yellow=True)
     for skipped in config.stash[SKIPPED]:
         terminalreporter.line(f"skipped: {skipped}", red=bool(os.environ.get("CI")))
+    if config.stash[SKIPPED] and os.environ.get("CI"):
+        terminalreporter.line("CI is set: a skipped mounted test fails the run", red=True)
 
 
 @pytest.fixture(scope="session")
