@@ -16,7 +16,7 @@ import click
 
 from regionfs.cli.common import examples
 from regionfs.cli.export import STDOUT, check_target, formats_help
-from regionfs.errors import RegionfsError
+from regionfs.errors import RegionfsError, UsageError
 from regionfs.formats.table import FORMATS, HEAD, Format, find, guess
 
 if TYPE_CHECKING:
@@ -56,8 +56,8 @@ def import_(format_name: str, foreign: Path, out: Path, name: str, source: Path 
     from regionfs.manifest.describe import dump
     from regionfs.manifest.edit_save import create
     from regionfs.manifest.load import loads
-    place = Path.cwd() / "stdin" if foreign == STDIN or (not foreign.is_file() and not foreign.is_block_device()) \
-        else foreign.absolute()
+    piped = foreign == STDIN or foreign.is_fifo()
+    place = Path.cwd() / "stdin" if piped else foreign.absolute()
     row, content = _fetch(format_name, foreign)
     manifest = Path.cwd() / "stdout.yaml" if out == STDOUT else out.absolute()
     imported: Imported = row.read(Foreign(place, content, manifest, name.strip("/"),
@@ -90,6 +90,8 @@ def _fetch(format_name: str, foreign: Path) -> tuple[Format, bytes]:
         if row.input == "path":
             return row, b""
         if row.input == "disk" and b"\0" in head:
+            if not foreign.is_file() and not foreign.is_block_device():
+                raise UsageError(f"{foreign}: a disk is an image file or a block device; sfdisk --json may be piped")
             return row, _partition_table(foreign)
         return row, head + _read_all(stream, foreign)
 

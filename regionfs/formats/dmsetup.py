@@ -74,8 +74,8 @@ def write(composite: Composite) -> Exported:
                     for piece in laid.pieces)
     commands = [f"losetup {'--read-only ' if read_only else ''}{device} {shlex.quote(str(path))}"
                 for path, device in loops.items()]
-    commands.append(f"dmsetup create {'--readonly ' if read_only else ''}{_name(composite)} "
-                    f"{shlex.quote(str(composite.out))}")
+    create = ["dmsetup", "create", *(["--readonly"] if read_only else []), _name(composite)]
+    commands.append(shlex.join(create if composite.out.name == "-" else [*create, str(composite.out)]))
     head = "".join(f"# {command}\n" for command in commands)
     return Exported((head + table).encode(), laid.side, (*laid.notes, *_access_notes(composite), *commands))
 

@@ -123,6 +123,12 @@ def test_a_pipe_is_read_as_a_file_is(tmp_path: Path) -> None:
     assert (0, ["stdin.img"]) == (done.returncode, list(load(tmp_path / "m.yaml").files))
 
 
+def test_a_disk_cannot_be_piped(tmp_path: Path) -> None:
+    """sfdisk needs a file or device, which is said before it fails."""
+    result = regionfs("import", "gpt", "-", "-o", tmp_path / "m.yaml", stdin=bytes(1 << 20))
+    assert (2, True) == (result.exit_code, "sfdisk --json may be piped" in result.stderr)
+
+
 def test_manifest_elsewhere_keeps_the_paths_right(tmp_path: Path) -> None:
     """Paths relative to the foreign file are found from a manifest in another directory."""
     (tmp_path / "maps").mkdir()
