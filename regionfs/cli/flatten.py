@@ -1,0 +1,151 @@
+"""`regionfs flatten`: a composite file becomes a real file, whole or not at all.
+
+Knows names, the bar and the endings: what may be replaced, what a signal or a full disk leaves (nothing),
+what a person is told. The bytes are moved by regionfs.flatten.
+"""
+
+from __future__ import annotations
+
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from regionfs.cli.common import (
+    examples,
+    file_argument,
+    find_file,
+    json_option,
+    load_manifest,
+    manifest_argument,
+    print_json,
+    whole_map,
+)
+from regionfs.errors import RegionfsError, SourceError, UsageError
+
+if TYPE_CHECKING:
+    from regionfs.flatten import Flattening, Progress, Tally
+    from regionfs.manifest.schema import FileSpec, Manifest
+    from regionfs.regions import RegionMap
+    from regionfs.source import Sources
+
+
+@click.command(epilog=examples("regionfs flatten disk.yaml vm/disk.img disk.raw --verify",
+                               "regionfs flatten rescue.yaml disk.img disk.raw --errors zero"))
+@manifest_argument
+@file_argument()
+@click.argument("out", type=click.Path(path_type=Path))
+@click.option("--verify", is_flag=True, help="Read OUT back and compare it with the sources before it gets its name.")
+@click.option("--errors", type=click.Choice(["refuse", "zero"]), default="refuse", show_default=True,
+              help="What becomes of error regions.")
+@click.option("--force", is_flag=True, help="Replace OUT.")
+@json_option
+def flatten(manifest: Path, file: str, out: Path, verify: bool, errors: str, force: bool, as_json: bool) -> None:
+    """Make a real file OUT of the composite FILE; nothing is mounted.
+
+    Where OUT's file system can share blocks with a source (Btrfs, XFS, bcachefs), it does, and those bytes take
+    neither time nor room. Holes stay holes. OUT appears when it is complete; until then its bytes have a temporary
+    name beside it, and an interrupt or a full disk leaves nothing.
+    """
+    from regionfs.cli.export import check_target, replacing
+    from regionfs.flatten import Flattening, first_error, without_errors
+    from regionfs.source import Sources
+    loaded = load_manifest(manifest)
+    spec = find_file(loaded, file)
+    with Sources(loaded) as sources, _ends_on_signals():
+        regions = whole_map(spec, lambda key: sources.facts(key).size)
+        if errors == "zero":
+            regions = without_errors(regions)
+        elif (index := first_error(regions)) is not None:
+            raise RegionfsError(f"{spec.path}: region {index + 1}, at byte {regions.starts[index]}, is an error region; "
+                                "--errors zero writes zeros there")
+        parts = [manifest, *(source.path for source in loaded.sources.values())]
+        check_target(out, parts, force)
+        _check_place(out, loaded, spec, sources)
+        with replacing(out) as stream:
+            flattening = Flattening(regions, sources, stream.fileno())
+            _perform(flattening, spec, out, verify)
+            check_target(out, parts, force)  # someone may have made one since
+    if as_json:
+        print_json({"size": regions.size, **asdict(flattening.tally)})
+    else:
+        click.echo(_summary(out, regions, flattening.tally, verify), err=True)
+
+
+def _check_place(out: Path, manifest: Manifest, file: FileSpec, sources: Sources) -> None:
+    """Refuse a directory whose file system lies on a source."""
+    from regionfs.beneath import lies_on
+    directory = out.absolute().parent
+    for key in file.sources:
+        if lies_on(directory, sources.facts(key)):
+            raise UsageError(f"{directory} lies on {manifest.sources[key].path}, which {file.path} is made of; "
+                             "writing there would change it")
+
+
+def _perform(flattening: Flattening, file: FileSpec, out: Path, verify: bool) -> None:
+    """Write, compare, and see that no source changed meanwhile. Every failure names a file and a reason."""
+    sources = flattening.sources
+    before = [sources.look(key).stamp for key in file.sources]
+    total = flattening.total()
+    try:
+        with _named(file.path), _bar(out.name, total) as progress:
+            flattening.write(progress)
+    except OSError as error:
+        raise RegionfsError(f"{out}: {error.strerror or error}; nothing of it was kept") from error
+    if verify:
+        with _named(str(out)), _bar(f"{out.name}: verifying", total) as progress:
+            flattening.verify(progress)
+    if before != [sources.look(key).stamp for key in file.sources]:
+        raise SourceError(f"a source of {file.path} changed while it was copied; nothing of {out} was kept")
+
+
+def _summary(out: Path, regions: RegionMap, tally: Tally, verify: bool) -> str:
+    from regionfs.units import human_size
+    ways = {"shared with the sources": tally.shared, "copied by the kernel": tally.copied,
+            "copied": tally.written, "holes": regions.size - tally.shared - tally.copied - tally.written}
+    told = ", ".join(f"{human_size(count)} {way}" for way, count in ways.items() if count)
+    return f"{out}: {human_size(regions.size)}" + (f" ({told})" if told else "") + (", verified" if verify else "")
+
+
+@contextmanager
+def _named(what: str) -> Iterator[None]:
+    """Errors of the block begin with `what`."""
+    try:
+        yield
+    except RegionfsError as error:
+        raise type(error)(f"{what}: {error}") from error
+
+
+@contextmanager
+def _bar(label: str, total: int) -> Iterator[Progress]:
+    """A progress bar with rate and time left when stderr is a terminal, else nothing."""
+    if not sys.stderr.isatty():
+        yield lambda count: None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), DownloadColumn(binary_units=True),
+               TransferSpeedColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as display:
+        task = display.add_task(label, total=total)
+        yield lambda count: display.advance(task, count)
+
+
+@contextmanager
+def _ends_on_signals() -> Iterator[None]:
+    """SIGTERM and SIGHUP unwind like SIGINT, so that temporary files go."""
+    def end(number: int, frame: Any) -> None:
+        raise SystemExit(128 + number)
+    before: dict[int, Callable[..., Any] | int | None] = {
+        number: signal.signal(number, end) for number in (signal.SIGTERM, signal.SIGHUP)
+        if signal.getsignal(number) is signal.SIG_DFL}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
