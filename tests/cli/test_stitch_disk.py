@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.harness import REGIONFS
+from tests.harness import REGIONFS, Mount
 
 MIB = 2**20
 LoopDevice = Callable[..., AbstractContextManager[Path]]
@@ -75,15 +75,15 @@ def partitions(device: Path) -> Iterator[list[Path]]:
 
 
 @contextmanager
-def mounted(device: Path, directory: Path) -> Iterator[Path]:
-    """`device` mounted read-only; a vfat copied out by mtools where this kernel cannot mount one."""
+def mounted(device: Path, directory: Path, options: str = "ro") -> Iterator[Path]:
+    """`device` mounted; a vfat copied out by mtools where this kernel cannot mount one."""
     directory.mkdir()
     kind = tool("blkid", "-p", "-o", "value", "-s", "TYPE", device).strip()
     if kind == "vfat" and "vfat" not in Path("/proc/filesystems").read_text():
         tool("mcopy", "-s", "-i", device, "::/*", directory)
         yield directory
         return
-    tool("mount", "-o", "ro", device, directory)
+    tool("mount", "-o", options, device, directory)
     try:
         yield directory
     finally:
@@ -122,3 +122,18 @@ def test_partitions_hold_the_file_systems(
         for number, node in enumerate(nodes):
             with mounted(node, tmp_path / f"mnt{number}") as directory:
                 assert contents(files) == contents(directory)
+
+
+def test_root_is_written_through_the_mount(
+    disk: Path, files: Path, sector: int, tmp_path: Path, loop_device: LoopDevice, mount: Callable[..., Mount],
+) -> None:
+    """The composite file is a disk: its root file system is changed in place, and the image is clean and has it."""
+    with mount((tmp_path / "disk.yaml").read_text()) as composite:
+        image = composite.path / "vm" / "disk.img"
+        assert disk.stat().st_size == image.stat().st_size
+        with (loop_device(image, "-P", "--sector-size", str(sector)) as device, partitions(device) as found,
+              mounted(Path("/dev", found[1].name), tmp_path / "root", "rw") as root):
+            assert contents(files) == contents(root)
+            (root / "new").write_text("written\n")
+    tool("fsck.ext4", "-f", "-n", tmp_path / "root.img")
+    assert tool("debugfs", "-R", "cat new", tmp_path / "root.img").endswith("written\n")
