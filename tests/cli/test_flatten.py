@@ -145,7 +145,8 @@ def test_from_a_block_device(run: Cli, tmp_path: Path) -> None:
         pytest.skip("loop devices need root and /dev/loop-control")
     with harness.loop_device(tmp_path / "backing") as device:
         manifest = tmp_path / "window.yaml"
-        manifest.write_text(f"regionfs: 1\nfiles:\n  w: {{regions: [{{source: {device}, offset: 700, length: 5000}}]}}\n")
+        region = f"{{source: {device}, offset: 700, length: 5000}}"
+        manifest.write_text(f"regionfs: 1\nfiles:\n  w: {{regions: [{region}]}}\n")
         assert 0 == run("flatten", manifest, "w", tmp_path / "out", "--verify").exit_code
     assert (tmp_path / "backing").read_bytes()[700:5700] == (tmp_path / "out").read_bytes()
 
