@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from regionfs.errors import RegionError
@@ -15,7 +15,7 @@ from regionfs.regions import Kind, Region, RegionMap, RegionTree
 from regionfs.units import MAX_OFFSET
 from tests.oracle import Declared, Model, Source
 
-SIZE = 60  # bytes; small, so that random regions meet
+SIZE = 20  # bytes; small, so that random regions meet
 A = Region(10, 20, Kind.SOURCE, "a", 5)
 B = Region(20, 30, Kind.SOURCE, "b", -20, writable=True)
 C = Region(40, 44, Kind.DATA, shift=-40, data=b"data")
@@ -202,6 +202,7 @@ def test_a_region_costs_29_bytes() -> None:
     assert 29 * len(regions) == sum(len(c) * c.itemsize for c in columns) + len(regions._writable)
 
 
+@settings(max_examples=300)
 @given(st.lists(st.tuples(st.sampled_from(["cover", "cut"]), regions()), max_size=12))
 def test_tree_equals_the_oracle(edits: list[tuple[str, Region]]) -> None:
     """After any covers and cuts each byte is what the last edit there said."""
