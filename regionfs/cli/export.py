@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from regionfs.formats.values import Composite, SideFile
     from regionfs.manifest.schema import FileSpec, Manifest
 
-CHUNK = 1 << 20  # bytes copied at once
 STDOUT = Path("-")
 
 
@@ -38,7 +37,7 @@ def formats_help(*, writers: bool) -> str:
 
 What a format cannot say about the bytes is an error that names the region; what it cannot say about
 access is a note on stderr. Bytes that no source holds in the format's unit go into a side file next to
-OUT (OUT's name with -side.bin).
+OUT, named OUT.side.
 
 {formats_help(writers=True)}
 """, epilog=examples(
@@ -68,9 +67,11 @@ def export(format_name: str, manifest: Path, file: str, out: Path, force: bool) 
         check_target(out, parts, force)
         if exported.side:
             check_target(exported.side.path, parts, force)
-            copy_side(loaded, exported.side)
+        # both are complete before either has its name
         with replacing(out) as stream:
             stream.write(exported.content)
+            if exported.side:
+                copy_side(loaded, exported.side)
     for note in exported.notes:
         click.echo(note, err=True)
 
@@ -116,23 +117,15 @@ def replacing(path: Path) -> Iterator[IO[bytes]]:
 
 
 def copy_side(manifest: Manifest, side: SideFile) -> None:
-    """Write the side file, holes kept, in chunks. Raises SourceError when a source is not what was loaded."""
-    from regionfs.execute import data_ranges, read_into
+    """Write the side file, holes kept. Raises SourceError when a source is not what was loaded."""
+    from regionfs.flatten import Flattening
     from regionfs.source import Sources
-    total = sum(region.length for region in side.regions)
-    buffer = memoryview(bytearray(min(CHUNK, side.regions.size)))
-    with Sources(manifest) as sources, replacing(side.path) as stream, click.progressbar(
-            length=total, label=side.path.name, file=sys.stderr, hidden=not sys.stderr.isatty()) as bar:
+    with Sources(manifest) as sources, replacing(side.path) as stream:
         before = [sources.look(key).stamp for key in side.regions.names]
-        os.truncate(stream.fileno(), side.regions.size)
-        for start, end in data_ranges(side.regions, sources, 0, side.regions.size):
-            for pos in range(start, end, CHUNK):
-                part = buffer[:min(CHUNK, end - pos)]
-                if read_into(side.regions, sources, pos, part) < len(part):
-                    raise SourceError(f"a source of {side.path.name} cannot be read near byte {pos}")
-                stream.seek(pos)
-                stream.write(part)
-                bar.update(len(part))
+        flattening = Flattening(side.regions, sources, stream.fileno())
+        with click.progressbar(length=flattening.total(), label=side.path.name, file=sys.stderr,
+                               hidden=not sys.stderr.isatty()) as bar:
+            flattening.write(bar.update)
         if before != [sources.look(key).stamp for key in side.regions.names]:
             raise SourceError(f"a source changed while {side.path.name} was copied from it; try again")
 

@@ -78,7 +78,7 @@ def lay_out(composite: Composite, unit: int, direct: Callable[[Region], bool]) -
     side = None
     if cursor:
         out = composite.out
-        side = SideFile(out.with_name(f"{out.name.rsplit('.', 1)[0]}-side.bin"), RegionMap(cursor, aside))
+        side = SideFile(out.with_name(f"{out.name}.side"), RegionMap(cursor, aside))
     return LaidOut(tuple(pieces), side, tuple(_lost_writes(composite, pieces)))
 
 

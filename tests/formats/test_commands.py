@@ -63,13 +63,13 @@ def test_import_never_replaces_its_own_parts(tmp_path: Path, target: str) -> Non
 def test_export_replaces_only_with_force(tmp_path: Path) -> None:
     """Neither the export nor its side file is replaced unasked; nothing is left half done."""
     manifest = put_manifest(tmp_path, [{"data": {"text": "x" * 512}}])
-    (tmp_path / "o-side.bin").write_text("mine")
+    (tmp_path / "o.vmdk.side").write_text("mine")
     first = regionfs("export", "vmdk", manifest, "disk.img", "-o", tmp_path / "o.vmdk")
-    assert (2, "mine", False) == (first.exit_code, (tmp_path / "o-side.bin").read_text(),
+    assert (2, "mine", False) == (first.exit_code, (tmp_path / "o.vmdk.side").read_text(),
                                   (tmp_path / "o.vmdk").exists())
     second = regionfs("export", "vmdk", manifest, "disk.img", "-o", tmp_path / "o.vmdk", "--force")
-    assert (0, "x" * 512) == (second.exit_code, (tmp_path / "o-side.bin").read_text())
-    assert ["m.yaml", "o-side.bin", "o.vmdk"] == sorted(path.name for path in tmp_path.iterdir())
+    assert (0, "x" * 512) == (second.exit_code, (tmp_path / "o.vmdk.side").read_text())
+    assert ["m.yaml", "o.vmdk", "o.vmdk.side"] == sorted(path.name for path in tmp_path.iterdir())
 
 
 def test_export_of_an_export_does_not_eat_its_side_file(tmp_path: Path) -> None:
@@ -79,11 +79,11 @@ def test_export_of_an_export_does_not_eat_its_side_file(tmp_path: Path) -> None:
     assert 0 == regionfs("import", "vmdk", tmp_path / "o.vmdk", "-o", tmp_path / "n.yaml").exit_code
     put(tmp_path / "b.img", 512)
     text = json.dumps({"regionfs": 1, "files": {"f": {"regions": [
-        {"source": "o-side.bin", "length": 700}, {"source": "b.img", "length": 324}]}}})
+        {"source": "o.vmdk.side", "length": 700}, {"source": "b.img", "length": 324}]}}})
     (tmp_path / "n.yaml").write_text(text)
-    before = (tmp_path / "o-side.bin").read_bytes()
+    before = (tmp_path / "o.vmdk.side").read_bytes()
     result = regionfs("export", "vmdk", tmp_path / "n.yaml", "f", "-o", tmp_path / "o.vmdk", "--force")
-    assert (2, before) == (result.exit_code, (tmp_path / "o-side.bin").read_bytes())
+    assert (2, before) == (result.exit_code, (tmp_path / "o.vmdk.side").read_bytes())
 
 
 def test_a_source_that_shrank_leaves_nothing_behind(tmp_path: Path) -> None:
@@ -97,6 +97,19 @@ def test_a_source_that_shrank_leaves_nothing_behind(tmp_path: Path) -> None:
     with pytest.raises(SourceError, match=r"a\.img"):
         copy_side(what.manifest, side)
     assert ["a.img", "m.yaml"] == sorted(path.name for path in tmp_path.iterdir())
+
+
+def test_a_failed_copy_keeps_the_export_that_was_there(tmp_path: Path) -> None:
+    """Neither file of an older export changes when the side file of its successor cannot be made."""
+    manifest = put_manifest(tmp_path, [{"data": {"text": "x" * 512}}])
+    assert 0 == regionfs("export", "vmdk", manifest, "disk.img", "-o", tmp_path / "o.vmdk").exit_code
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir() if path != manifest}
+    put_manifest(tmp_path, [{"hole": True, "length": 1 << 20}])
+    command = [sys.executable, "-c", "from regionfs.cli.main import main; main()", "export", "vmdk", manifest,
+               "disk.img", "-o", tmp_path / "o.vmdk", "--force"]
+    done = subprocess.run(["sh", "-c", 'ulimit -f 8; exec "$@"', "sh", *command], capture_output=True, timeout=50)
+    assert (1, before) == (done.returncode, {path.name: path.read_bytes() for path in tmp_path.iterdir()
+                                             if path != manifest})
 
 
 def test_stdout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

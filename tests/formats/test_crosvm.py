@@ -44,8 +44,8 @@ def test_holes_and_inline_data_go_into_the_side_file(tmp_path: Path) -> None:
                                        {"hole": True, "length": "1MiB"}])
     assert 0 == regionfs("export", "crosvm", manifest, "disk.img", "-o", tmp_path / "d.cd").exit_code
     again = regionfs("import", "auto", tmp_path / "d.cd", "-o", tmp_path / "n.yaml", "--file", "disk.img")
-    assert (0, (1 << 20) + 1) == (again.exit_code, (tmp_path / "d-side.bin").stat().st_size)
-    assert 8 >= (tmp_path / "d-side.bin").stat().st_blocks
+    assert (0, (1 << 20) + 1) == (again.exit_code, (tmp_path / "d.cd.side").stat().st_size)
+    assert 8 >= (tmp_path / "d.cd.side").stat().st_blocks
     assert b"x" + data[:700] + bytes(1 << 20) == regionfs("cat", tmp_path / "n.yaml", "disk.img").stdout_bytes
 
 

@@ -67,7 +67,7 @@ def test_inline_data_goes_into_the_side_file(tmp_path: Path) -> None:
     manifest = put_manifest(tmp_path, [{"data": {"text": "boot"}}, {"start": 512, "length": 512, "hole": True}])
     assert 0 == regionfs("export", "dmsetup", manifest, "disk.img", "-o", tmp_path / "t").exit_code
     assert [(0, 1, "linear", ["/dev/loop100", "0"]), (1, 1, "zero", [])] == parse((tmp_path / "t").read_text())
-    assert b"boot".ljust(512, b"\0") == (tmp_path / "t-side.bin").read_bytes()
+    assert b"boot".ljust(512, b"\0") == (tmp_path / "t.side").read_bytes()
 
 
 @pytest.mark.parametrize("access", ["ro", "rw"])

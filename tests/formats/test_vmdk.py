@@ -35,8 +35,8 @@ def test_export_names_sources_in_place(tmp_path: Path) -> None:
                                        {"hole": True, "length": "1GiB"}])
     assert 0 == regionfs("export", "vmdk", manifest, "disk.img", "-o", tmp_path / "out.vmdk").exit_code
     lines = [line for line in (tmp_path / "out.vmdk").read_text().splitlines() if line.startswith("RW")]
-    assert ['RW 16 FLAT "a.img" 1', 'RW 2097152 FLAT "out-side.bin" 0'] == lines
-    assert (1 << 30, 0) == ((side := (tmp_path / "out-side.bin").stat()).st_size, side.st_blocks)
+    assert ['RW 16 FLAT "a.img" 1', 'RW 2097152 FLAT "out.vmdk.side" 0'] == lines
+    assert (1 << 30, 0) == ((side := (tmp_path / "out.vmdk.side").stat()).st_size, side.st_blocks)
 
 
 def test_import_then_export_is_the_same_map(tmp_path: Path) -> None:
