@@ -8,6 +8,7 @@ Knows nothing of composite files; execute does the I/O on the descriptors.
 
 from __future__ import annotations
 
+import errno
 import os
 import threading
 from collections.abc import Iterable, Mapping
@@ -54,6 +55,20 @@ class Sources:
                     self._fds[key] = self._open(key)
                 return self._fds[key]
 
+    def writer(self, key: str) -> str | None:
+        """The key by which some file writes to the source behind `key`: this one or another; None if none does."""
+        identity = self._facts[key].identity
+        return next((other for other in sorted(self._rw) if self._facts[other].identity == identity), None)
+
+    def open_device(self, key: str, *, claim: bool) -> int:
+        """A descriptor of its own for a block device, the caller's to close. SourceError, OSError.
+
+        Read-write when any file writes to the device. Then with `claim` nobody else on the machine may claim
+        it too: EBUSY when it is mounted or in use otherwise.
+        """
+        writer = self.writer(key)
+        return self._open(key) if writer is None else self._open(writer, os.O_EXCL if claim else 0)
+
     def facts(self, key: str) -> SourceFacts:
         """What the source was when the manifest was loaded."""
         return self._facts[key]
@@ -76,13 +91,15 @@ class Sources:
         return now
 
     def sync(self, keys: Iterable[str], data_only: bool) -> None:
-        """fsync every one of `keys`; all are tried, then the first error is raised."""
+        """fsync every one of `keys`; all are tried, then the first error is raised, an OSError."""
         failed: OSError | None = None
         for key in keys:
             try:
                 (os.fdatasync if data_only else os.fsync)(self.fd(key))
             except OSError as error:
                 failed = failed or error
+            except SourceError as error:
+                failed = failed or OSError(errno.EIO, str(error))
         if failed is not None:
             raise failed
 
@@ -95,11 +112,11 @@ class Sources:
             while self._fds:
                 os.close(self._fds.popitem()[1])
 
-    def _open(self, key: str) -> int:
+    def _open(self, key: str, flags: int = 0) -> int:
         spec, first = self._specs[key], self._facts[key]
         access = os.O_RDWR if key in self._rw else os.O_RDONLY
         # O_NONBLOCK: a FIFO that took the path's place must not stop us; files and disks ignore it
-        fd = os.open(spec.path, access | os.O_CLOEXEC | os.O_NONBLOCK)
+        fd = os.open(spec.path, access | os.O_CLOEXEC | os.O_NONBLOCK | flags)
         try:
             _check_same(inspect_open(fd, str(spec.path)), first, spec.path)
         except SourceError:

@@ -36,14 +36,14 @@ from regionfs.daemon.broken import Broken
 from regionfs.daemon.config import MountConfig
 from regionfs.daemon.link import Link
 from regionfs.errors import MountError, RegionfsError
+from regionfs.modes.probe import probe_iomap
 from regionfs.serve.handshake import handshake
 from regionfs.wire import device, mounts
 from regionfs.wire.session import Negotiated, VersionError, Wanted
 
 log = logging.getLogger("regionfs")
 
-READ_AHEAD_KIB = 4096  # KERNEL facts and bench/results: streaming through the page cache gains until here
-QUICK = 1.0            # seconds; a server that dies sooner makes the next one wait longer
+QUICK = 0.1            # seconds; a server that served for less makes the next one wait longer
 LONGEST_WAIT = 5.0     # seconds between two tries to start a server
 
 
@@ -60,8 +60,8 @@ class Holder:
         self._selector = selectors.DefaultSelector()
         self._server: subprocess.Popen[bytes] | None = None
         self._link: Link | None = None
-        self._ready = self._ended = False
-        self._started = self._due = self._wait = 0.0
+        self._ready = self._finished = self._ended = False
+        self._started = self._ready_at = self._due = self._wait = 0.0  # monotonic seconds; _wait is a span
         self._restarts = 0
         self._trouble = ""                # why no server runs
         self._broken: Broken | None = None
@@ -123,8 +123,8 @@ class Holder:
                 self._give_up(words["failed"])
         elif "manifest" in words:
             self._config = self._config.with_manifest(Path(words["manifest"]))
-        elif "ended" in words:
-            self._ended = True
+        elif "ended" in words:  # and flushes; its end of the line tells when it is done
+            self._finished = True
 
     def _begin_service(self) -> None:
         """The server has read the manifest: mount if need be, and hand it the connection."""
@@ -148,8 +148,9 @@ class Holder:
             self._device = device.mount(mountpoint, self._config.options)
             self._mounted = True
             try:
-                self._negotiated = handshake(self._device, Wanted(max_write=self._config.options.max_read,
-                                                                  passthrough=self._config.wants_backing))
+                self._negotiated = handshake(self._device, Wanted(
+                    max_write=self._config.options.max_read, passthrough=self._config.wants_backing,
+                    iomap=self._config.wants_iomap and probe_iomap().available))
             except VersionError as error:
                 if self._config.engine == "native":
                     raise
@@ -158,7 +159,7 @@ class Holder:
                 self._engine = "pyfuse3"
 
     def _service_began(self) -> None:
-        self._ready, self._trouble = True, ""
+        self._ready, self._ready_at, self._trouble = True, time.monotonic(), ""
         if self._broken is not None:
             self._broken.close()
             self._broken = None
@@ -167,7 +168,7 @@ class Holder:
             return
         self._mounted = True
         if mount := mounts.find(self._config.mountpoint):
-            mounts.raise_readahead(mount.device, READ_AHEAD_KIB)
+            mounts.raise_readahead(mount.device)
         self._tell({})
 
     def _server_ended(self) -> None:
@@ -176,7 +177,9 @@ class Holder:
         self._selector.unregister(self._link)
         self._link.close()
         status = self._server.wait()
-        if not self._ended:
+        if self._finished:
+            self._ended = True
+        else:
             self._server_lost({"error": self._trouble or f"the server ended with status {status}"})
         self._server = self._link = None
 
@@ -185,8 +188,8 @@ class Holder:
             self._give_up(why)
             return
         self._restarts += 1
-        quick = time.monotonic() - self._started < QUICK
-        self._wait = min(LONGEST_WAIT, max(0.05, 2 * self._wait)) if quick and not self._ready else 0.0
+        served = self._ready and time.monotonic() - self._ready_at > QUICK
+        self._wait = 0.0 if served else min(LONGEST_WAIT, max(0.05, 2 * self._wait))
         self._due = time.monotonic() + self._wait
         if self._ready:
             log.warning("%s; starting another", why["error"])

@@ -15,6 +15,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,7 +30,7 @@ from regionfs.manifest.schema import Manifest
 from regionfs.modes.choose import Ability, Choice, Kernel, choose_all
 from regionfs.modes.probe import probe
 from regionfs.source import inspect_sources
-from regionfs.wire import device
+from regionfs.wire import device, mounts
 from regionfs.wire.session import Negotiated
 
 if TYPE_CHECKING:
@@ -103,9 +104,10 @@ class Server:
                 raise OSError(errno.EOPNOTSUPP, "the kernel did not grant passthrough")
             device.Registry(fd).trial(source)
 
-        self._make_fs(probe(trial), number)
+        self._make_fs(_abilities(negotiated, trial), number)
         self._store.revive(self.fs)
-        self._native = native = Native(self.fs, fd, negotiated, Ledger(runtime.ledger_of(self._config.mountpoint)))
+        self._native = native = Native(self.fs, fd, negotiated, Ledger(runtime.ledger_of(self._config.mountpoint)),
+                                       before_first=self._raise_read_ahead)
         self._store.record(self.fs, number)
         self.fs.on_change = self._record
         return lambda: native.run(resume=words["resume"])
@@ -129,22 +131,31 @@ class Server:
             raise MountError(f"cannot mount on {self._config.mountpoint}: {error}") from error
         return pyfuse.run
 
+    def _raise_read_ahead(self) -> None:
+        """Again once iomap is in use: it gives the mount a new backing device."""
+        if mount := mounts.find(self._config.mountpoint):
+            mounts.raise_readahead(mount.device)
+
     # life
 
     def _serve(self, serve: Callable[[], None]) -> None:
         """Run the engine; when the mount is gone, put everything on disk and end the process."""
+        status = 0
         try:
             serve()
-            self.fs.sync()
             self._link.send({"ended": True})
-            status = 0
-        except OSError as error:
-            log.error("flushing the sources at the end: %s", error)
-            status = 1
         except BaseException:
             log.exception("the engine failed")
             status = 1
+        self._flush()
         os._exit(status)
+
+    def _flush(self) -> None:
+        """Everything that was written is on its disks, or the log says why not."""
+        try:
+            self.fs.sync()
+        except OSError as error:
+            log.error("flushing the sources at the end: %s", error)
 
     def _listen(self) -> None:
         """Answer what the holder passes on. Without a holder nobody keeps the mount: flush and end."""
@@ -152,7 +163,7 @@ class Server:
             words, fds = message
             threading.Thread(target=self._answer, args=(words, fds[0]), name="answer", daemon=True).start()
         log.error("the holder is gone; the mount ends")
-        self.fs.sync()
+        self._flush()
         os._exit(1)
 
     def _answer(self, words: dict[str, Any], client: int) -> None:
@@ -206,6 +217,16 @@ class Server:
             self._store.record(self.fs)
 
     _commands = {"status": status, "reload": reload}  # noqa: RUF012  # a constant table
+
+
+def _abilities(negotiated: Negotiated, trial: Callable[[int], None]) -> Kernel:
+    """What this connection can do. With iomap passthrough is tried later: one may exclude the other."""
+    if negotiated.iomap:
+        return probe()
+    kernel = probe(trial)
+    if kernel.iomap.available:
+        return replace(kernel, iomap=Ability(False, "the kernel did not grant fuse-iomap to this mount"))
+    return kernel
 
 
 def main() -> None:
