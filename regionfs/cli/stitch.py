@@ -77,7 +77,9 @@ def stitch(out: Path, force: bool, **options: Any) -> None:
         raise UsageError(f"{out} exists; --force replaces it")
     files = way(out, options)
     text = compose(files, [f"Made by: regionfs stitch {shlex.join(click.get_current_context().meta['words'])}"])
-    loads(text, out)
+    for source in loads(text, out).sources.values():
+        if out.exists() and out.samefile(source.path):
+            raise UsageError(f"{out} is one of the sources; a manifest in its place would destroy it")
     create(out, text, force=force)
 
 

@@ -233,12 +233,13 @@ def merge(names: Sequence[str] = ()) -> Change:
         kept, gone = list(draft.regions), set()
         head = before = chosen[0] if chosen else 0
         for index in chosen[1:]:
-            if _goes_on(kept[head], kept[index]):
+            if _goes_on(kept[head], kept[index]) and not _crossed(draft.regions, head, index):
                 kept[head] = replace(kept[head], region=replace(kept[head].region, end=kept[index].region.end))
                 gone.add(index)
             elif names:
                 raise UsageError(f"region {index}, {span(kept[index].region)}, does not go on where region "
-                                 f"{before}, {span(kept[before].region)}, ends, in the file and in its source")
+                                 f"{before}, {span(kept[before].region)}, ends, in the file and in its source, "
+                                 "with nothing between their layers")
             else:
                 head = index
             before = index
@@ -248,6 +249,14 @@ def merge(names: Sequence[str] = ()) -> Change:
 
 def _goes_on(first: Declared, second: Declared) -> bool:
     return second.region.continues(first.region) and first.over == second.over
+
+
+def _crossed(regions: Sequence[Declared], head: int, index: int) -> bool:
+    """True when another lies over or under `index` in a way that its joining `head` would turn round."""
+    one = regions[index]
+    between = regions[min(head, index) + 1:max(head, index)]
+    return any((other.over or one.over) and other.region.start < one.region.end
+               and one.region.start < other.region.end for other in between)
 
 
 def _with(draft: Draft, index: int, *new: Declared) -> Draft:

@@ -125,6 +125,15 @@ def test_out_is_not_overwritten(run: Cli, place: Path) -> None:
     assert ("mine", 0) == ((place / "c.yaml").read_text(), run(*words, "--force").exit_code)
 
 
+def test_a_source_is_never_replaced(run: Cli, place: Path) -> None:
+    """Not even by force, and not under another name."""
+    (place / "c.yaml").symlink_to("a")
+    before = (place / "a").read_bytes()
+    result = run("stitch", "c.yaml", "--force", "--file", "f", "--concat", "a", "b")
+    assert (2, before) == (result.exit_code, (place / "a").read_bytes())
+    assert "c.yaml is one of the sources; a manifest in its place would destroy it" in result.stderr
+
+
 DISK = ("--disk", "d")
 
 

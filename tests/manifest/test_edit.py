@@ -92,6 +92,14 @@ CASES = {
         cut(0, 1024, close=True),
         "    size: 15KiB\n    regions:\n    - {source: a.img, offset: 1KiB}\n"
         "    - {start: 7KiB, length: 1KiB, source: b.img}\n    - {length: 7KiB, hole: true}\n"),
+    "merge leaves apart what another layer lies between": (
+        "    regions:\n    - {source: b.img}\n    - {start: 0, length: 10, source: a.img, over: true}\n"
+        "    - {start: 5, length: 10, hole: true, over: true}\n"
+        "    - {start: 10, length: 10, source: a.img, offset: 10, over: true}\n",
+        merge(),
+        "    regions:\n    - {source: b.img}\n    - {start: 0, length: 10, source: a.img, over: true}\n"
+        "    - {start: 5, length: 10, hole: true, over: true}\n"
+        "    - {start: 10, length: 10, source: a.img, offset: 10, over: true}\n"),
     "an added region goes over what it covers": (
         "    regions:\n    - {source: a.img}\n    - {source: b.img}\n",
         add({"start": "4000", "source": "a.img", "length": "200", "over": "true"}),

@@ -359,7 +359,8 @@ def test_random_edits(manifest: Path, seed: int) -> None:
             continue
         edited = edit_text(text, manifest, "f", change)
         if op is do_merge:
-            trial.rows = [Row(row.start, row.cells, row.over) for row in merged(trial.rows)]
+            trial.rows = merged(trial.rows)
+            assert model.cells() == trial.cells()
         assert trial.cells() == shown(edited.after), f"{op.__name__}\n{text}\n{edited.new}"
         check_untouched(edited)
         model, text = trial, edited.new
@@ -373,7 +374,9 @@ def merged(rows: list[Row]) -> list[Row]:
     head = order[0] if order else 0
     gone = set()
     for at in order[1:]:
-        if goes_on(kept[head], kept[at]):
+        between = rows[min(head, at) + 1:max(head, at)]
+        crossed = any(row.start < rows[at].end and rows[at].start < row.end for row in between)
+        if goes_on(kept[head], kept[at]) and not crossed:
             kept[head] = Row(kept[head].start, kept[head].cells + kept[at].cells, kept[head].over)
             gone.add(at)
         else:
