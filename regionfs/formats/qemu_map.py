@@ -8,12 +8,12 @@ caller names the file, and where several files could be meant the map is refused
 from __future__ import annotations
 
 import json
+from itertools import pairwise
 from typing import Any
 
-from regionfs.errors import RegionError
 from regionfs.formats.text import bounded, json_value, member
 from regionfs.formats.values import Composite, Draft, Exported, Foreign, FormatError, Imported, tiles
-from regionfs.regions import Kind, Region, RegionTree
+from regionfs.regions import Kind, Region
 
 
 def sniff(head: bytes) -> bool:
@@ -27,7 +27,7 @@ def read(foreign: Foreign) -> Imported:
     if not isinstance(entries, list) or not entries:
         raise FormatError(f"{foreign.path}: a list of entries is wanted here")
     draft, regions, pos = Draft(foreign), [], 0
-    claimed: dict[str, RegionTree] = {}
+    nameless: list[Region] = []
     for index, entry in enumerate(entries):
         place = f"{foreign.path}: entry {index}"
         start = bounded(member(entry, "start", int, place), place, "start")
@@ -37,9 +37,9 @@ def read(foreign: Foreign) -> Imported:
         pos = bounded(start + length, place, "the end")
         region = _region(draft, entry, start, pos, place)
         if region.source and "filename" not in entry:
-            tree = claimed.setdefault(region.source, RegionTree())
-            _claim(tree, region, place)
+            nameless.append(region)
         regions.append(region)
+    _refuse_doubles(nameless, str(foreign.path))
     draft.add(draft.default_name(), pos, regions)
     return draft.done()
 
@@ -73,13 +73,12 @@ def _region(draft: Draft, entry: Any, start: int, end: int, place: str) -> Regio
     return Region(start, end, Kind.SOURCE, key, offset - start)
 
 
-def _claim(tree: RegionTree, region: Region, place: str) -> None:
+def _refuse_doubles(regions: list[Region], place: str) -> None:
     """Refuse two ranges of the image at one place of the file: a disk of several files without their names."""
-    try:
-        tree.add(Region(region.offset, region.offset + region.length, Kind.HOLE))
-    except RegionError:
-        raise FormatError(f"{place}: byte {region.offset} of the file is mapped twice: the image has several "
-                          "files, and the map does not name them") from None
+    for before, after in pairwise(sorted(regions, key=lambda region: region.offset)):
+        if after.offset < before.offset + before.length:
+            raise FormatError(f"{place}: byte {after.offset} of the file is mapped twice: the image has several "
+                              "files, and the map does not name them")
 
 
 def _entry(composite: Composite, tile: Region) -> dict[str, Any]:

@@ -105,8 +105,8 @@ def test_a_failed_copy_keeps_the_export_that_was_there(tmp_path: Path) -> None:
     assert 0 == regionfs("export", "vmdk", manifest, "disk.img", "-o", tmp_path / "o.vmdk").exit_code
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir() if path != manifest}
     put_manifest(tmp_path, [{"hole": True, "length": 1 << 20}])
-    command = [sys.executable, "-c", "from regionfs.cli.main import main; main()", "export", "vmdk", manifest,
-               "disk.img", "-o", tmp_path / "o.vmdk", "--force"]
+    command = [sys.executable, "-c", "from regionfs.cli.main import main; main()", "export", "vmdk",
+               str(manifest), "disk.img", "-o", str(tmp_path / "o.vmdk"), "--force"]
     done = subprocess.run(["sh", "-c", 'ulimit -f 8; exec "$@"', "sh", *command], capture_output=True, timeout=50)
     assert (1, before) == (done.returncode, {path.name: path.read_bytes() for path in tmp_path.iterdir()
                                              if path != manifest})
