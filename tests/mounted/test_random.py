@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import os
+import tempfile
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
 from functools import partial
@@ -17,8 +18,8 @@ from typing import Any
 
 import pytest
 
-from tests.cases import Case, Composite, manifest_text, random_case
-from tests.harness import Mount
+from tests.cases import FLAVOURS, Case, Composite, manifest_text, random_case
+from tests.harness import Mount, User
 from tests.oracle import Model, Source
 from tests.worker import Worker
 
@@ -27,6 +28,7 @@ MOUNTS = {"any": range(18), "any-2": range(18, 36), "aligned512": range(8), "ali
           "aliasing": range(14)}
 DEVICE_SEEDS = range(10_000, 10_014)
 OPERATIONS = 40  # of one composite file, reads and writes mixed
+READ_ONLY = "EROFS" if os.geteuid() == 0 else "EACCES"  # its mode 0444 stops all but root before
 
 Step = tuple[tuple[Any, ...], Any]  # the worker's call, what must come of it
 
@@ -48,20 +50,46 @@ def test_random_maps_over_a_block_device(mount: Callable[..., Mount], tmp_path: 
         exercise(mount, engine, [random_case(seed, tmp_path, "any", device) for seed in DEVICE_SEEDS])
 
 
-def exercise(mount: Callable[..., Mount], engine: str, cases: list[Case]) -> None:
-    """Mount the files of all cases at once, use them in random order, compare every source."""
+@pytest.mark.parametrize("flavour", ["aligned512", "aligned4096", "aliasing"])
+def test_random_maps_without_kernel_modes(mount: Callable[..., Mount], tmp_path: Path, engine: str,
+                                          flavour: str) -> None:
+    """What would be passthrough or composed, served by the daemon: nobody can tell."""
+    cases = [random_case(seed, tmp_path, flavour) for seed in range(100, 108)]
+    exercise(partial(mount, options=("--modes", "userspace")), engine, cases)
+
+
+def test_random_maps_of_an_ordinary_user(ordinary_user: User, engine: str) -> None:
+    """Mounted and used without privileges, through fusermount3."""
+    assert ordinary_user.directory
+    directory = Path(tempfile.mkdtemp(dir=ordinary_user.directory))
+    cases = [random_case(seed, directory, flavour) for flavour in FLAVOURS for seed in range(200, 204)]
+    for case in cases:
+        case.put()
+    for path in (directory, *directory.iterdir()):
+        if owner := ordinary_user.process.get("user"):
+            os.chown(path, owner, owner)
+    worker = partial(Worker, ordinary_user.python, **ordinary_user.process)
+    exercise(partial(Mount, directory, engine=engine, user=ordinary_user), engine, cases, worker, "EACCES")
+
+
+def exercise(mount: Callable[..., Mount], engine: str, cases: list[Case],
+             start_worker: Callable[[], Worker] = Worker, read_only: str = READ_ONLY) -> None:
+    """Mount the files of all cases at once, use them in random order, compare every source.
+
+    `read_only` is the errno of opening a file without rw regions for writing.
+    """
     rng = Random(cases[0].seed)
     for case in cases:
         case.put()
     files = [file for case in cases for file in case.files]
-    with mount(manifest_text(cases)) as mounted, Worker() as worker:
+    with mount(manifest_text(cases)) as mounted, start_worker() as worker:
         for file in files:
             perform(worker, seeks(mounted.path / file.path, file.model, engine, rng), file)
         handles = {file.path: worker.open(mounted.path / file.path) for file in files}
         for _ in range(OPERATIONS):
             for file in rng.sample(files, len(files)):
                 target = rng.choice((mounted.path / file.path, handles[file.path]))
-                perform(worker, steps(mounted.path / file.path, target, file, engine, rng), file)
+                perform(worker, steps(mounted.path / file.path, target, file, engine, rng, read_only), file)
         for file in files:
             perform(worker, whole_file(mounted.path / file.path, file.model, engine), file)
     for source in {source.path: source for case in cases for source in case.sources}.values():
@@ -121,7 +149,8 @@ def unlike_pages(length: int, engine: str) -> int:
     return length + (engine == "pyfuse3" and length % PAGE == 0)
 
 
-def steps(path: Path, target: Path | int, file: Composite, engine: str, rng: Random) -> Iterable[Step]:
+def steps(path: Path, target: Path | int, file: Composite, engine: str, rng: Random,
+          read_only: str) -> Iterable[Step]:
     """One random operation; the models change as it is planned."""
     model = file.model
     operation = rng.choice(("pread", "pread", "sendfile", "map", "pwrite", "pwrite", "mmap_write"))
@@ -133,7 +162,7 @@ def steps(path: Path, target: Path | int, file: Composite, engine: str, rng: Ran
                 yield ("mmap_read", target, offset, length, True), outcome(model.read, offset, length)
     elif operation == "pwrite":
         offset, data = place(model, rng), rng.randbytes(rng.choice((1, 512, 4096, rng.randint(1, 9000))))
-        yield ("pwrite", path, offset, data), outcome(model.write, offset, data)
+        yield ("pwrite", path, offset, data), outcome(model.write, offset, data) if model.grounds else read_only
     elif operation == "mmap_write" and engine == "native" and model.grounds:
         start, end = rng.choice(model.grounds)
         offset = rng.randrange(start, end)
