@@ -1,9 +1,8 @@
 """Region maps: which bytes of a composite file lie where.
 
-Two forms of the same thing. RegionTree is for building and editing: an interval tree in which a
-later region may cover, cut or leave alone what was there. RegionMap is for readers: immutable
-sorted columns searched by bisection, so that a million regions cost bytes, not objects, and a
-lookup costs two comparisons a level. Neither knows what a source is: a source is a key.
+A RegionMap is immutable: sorted columns searched by bisection, so that a million regions cost
+bytes, not objects, and a lookup costs two comparisons a level. It does not know what a source is:
+a source is a key.
 
 Invariant of a RegionMap: regions are not empty, sorted, do not overlap, and end at or before
 `size`. A gap between regions is a hole.
@@ -16,10 +15,6 @@ from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
-from itertools import pairwise
-from operator import attrgetter
-
-from intervaltree import Interval, IntervalTree
 
 from regionfs.errors import RegionError
 from regionfs.units import MAX_OFFSET
@@ -210,55 +205,3 @@ class RegionMap:
     def blob(self, target: int) -> bytes:
         """The inline bytes behind a `target` of column()."""
         return self._blobs[_DATA - target]
-
-
-class RegionTree:
-    """A region map under construction: an interval tree whose intervals never overlap."""
-
-    def __init__(self, regions: Iterable[Region] = ()) -> None:
-        """Hold `regions`, in any order. Raises RegionError when two of them overlap."""
-        ordered = sorted(regions, key=attrgetter("start"))
-        for before, after in pairwise(ordered):
-            if after.start < before.end:
-                raise _overlap(after, before)
-        self._tree = IntervalTree(Interval(region.start, region.end, region) for region in ordered)
-
-    def overlap(self, start: int, end: int) -> list[Region]:
-        """Regions that share a byte with [start, end), in order, whole."""
-        return [interval.data for interval in sorted(self._tree.overlap(start, end))]
-
-    def add(self, region: Region) -> None:
-        """Put `region` where nothing lies. Raises RegionError when something does."""
-        if taken := self.overlap(region.start, region.end):
-            raise _overlap(region, taken[0])
-        self._tree.addi(region.start, region.end, region)
-
-    def cover(self, region: Region) -> None:
-        """Put `region` over whatever lies there; what sticks out on either side stays."""
-        self.cut(region.start, region.end)
-        self._tree.addi(region.start, region.end, region)
-
-    def cut(self, start: int, end: int) -> None:
-        """Leave [start, end) without a region; what sticks out on either side stays."""
-        for region in self.overlap(start, end):
-            self._tree.removei(region.start, region.end, region)
-            if region.start < start:
-                self._tree.addi(region.start, start, region.clip(region.start, start))
-            if region.end > end:
-                self._tree.addi(end, region.end, region.clip(end, region.end))
-
-    def __iter__(self) -> Iterator[Region]:
-        return (interval.data for interval in sorted(self._tree))
-
-    @property
-    def end(self) -> int:
-        """Where the last region ends, in bytes; 0 without regions."""
-        return int(self._tree.end()) if self._tree else 0
-
-    def freeze(self, size: int | None = None) -> RegionMap:
-        """The immutable map; `size` defaults to the end of the last region."""
-        return RegionMap(self.end if size is None else size, self)
-
-
-def _overlap(region: Region, taken: Region) -> RegionError:
-    return RegionError(f"[{region.start}, {region.end}) overlaps [{taken.start}, {taken.end})")

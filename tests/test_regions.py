@@ -11,9 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from regionfs.errors import RegionError
-from regionfs.regions import Kind, Region, RegionMap, RegionTree
+from regionfs.regions import Kind, Region, RegionMap
 from regionfs.units import MAX_OFFSET
 from tests.oracle import Declared, Model, Source
+from tests.region_tree import RegionTree
 
 SIZE = 20  # bytes; small, so that random regions meet
 A = Region(10, 20, Kind.SOURCE, "a", 5)

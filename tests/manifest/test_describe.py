@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from regionfs.manifest.describe import describe, dump
 from regionfs.manifest.load import loads
 from regionfs.manifest.schema import FileSpec, Manifest, SourceSpec
-from regionfs.regions import Kind, Region, RegionTree
+from regionfs.regions import Kind, Region
+from tests.region_tree import RegionTree
 
 SIZE = 10_000  # bytes of each source below
 NAMES = ("plain.img", "sub/with space.img", "010", "yes", "größe.img", "a: b", "#x", "tab\there", "'q\"")

@@ -6,7 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from regionfs.manifest.layers import find_overlaps, flatten
-from regionfs.regions import Kind, Region, RegionTree
+from regionfs.regions import Kind, Region
+from tests.region_tree import RegionTree
 
 SPAN = 60
 LAYERS = st.lists(st.tuples(st.integers(0, SPAN - 1), st.integers(1, 20), st.booleans()), max_size=12)
