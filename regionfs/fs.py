@@ -211,6 +211,10 @@ class FileSystem:
             return True
         return os.fstat(self.source_fd(node)).st_size == regions.size
 
+    def regions(self, node: FileNode) -> RegionMap:
+        """Its region map; of a `whole` file one region over the bytes it has now."""
+        return self._map(node, self._attributes.size(node))
+
     def source_fd(self, node: FileNode) -> int:
         """The descriptor of a passthrough file's one source."""
         return _fd(node, node.spec.sources[0])

@@ -41,6 +41,11 @@ class MountConfig:
         """True when a mode is allowed that registers backing files."""
         return Mode.PASSTHROUGH in self.modes or Mode.COMPOSED in self.modes
 
+    @property
+    def wants_iomap(self) -> bool:
+        """True when the kernel may be told mappings."""
+        return Mode.IOMAP in self.modes
+
     def with_manifest(self, path: Path) -> MountConfig:
         """The same mount of another manifest."""
         return replace(self, manifest=path)

@@ -71,7 +71,7 @@ class Backings:
 
         Raises Stale; OSError(EINVAL) for O_DIRECT where the backing file in use cannot do it.
         """
-        if opened.mode is Mode.USERSPACE:
+        if opened.mode in (Mode.USERSPACE, Mode.IOMAP):  # an inode older than its file's iomap is served by us
             return None
         with self._lock:
             use = self._uses.get(node.ino)

@@ -17,6 +17,7 @@ from regionfs.attributes import BLOCK, Attributes
 from regionfs.fs import Changes, FileSystem
 from regionfs.modes.choose import Mode
 from regionfs.serve.backing import Backings, Stale
+from regionfs.serve.iomap import IomapSession
 from regionfs.wire import abi, codec
 from regionfs.wire.abi import Opcode
 from regionfs.wire.parse import Request
@@ -50,9 +51,11 @@ Handler = Callable[[Request], bytes]
 class Handlers:
     """The table of opcodes over one file system."""
 
-    def __init__(self, fs: FileSystem, backings: Backings) -> None:
+    def __init__(self, fs: FileSystem, backings: Backings, iomap: IomapSession | None = None) -> None:
+        """`iomap` where the kernel speaks it on this connection."""
         self._fs = fs
         self._backings = backings
+        self._iomap = iomap
         self.table: dict[int, Handler] = {
             Opcode.LOOKUP: self._lookup,
             Opcode.GETATTR: self._getattr,
@@ -76,6 +79,7 @@ class Handlers:
             Opcode.DESTROY: _done,
             **dict.fromkeys((Opcode.MKNOD, Opcode.MKDIR, Opcode.SYMLINK, Opcode.LINK, Opcode.UNLINK, Opcode.RMDIR,
                              Opcode.RENAME, Opcode.RENAME2, Opcode.CREATE, Opcode.TMPFILE), _read_only),
+            **(iomap.table if iomap is not None else {}),
         }
 
     def _lookup(self, request: Request) -> bytes:
@@ -85,8 +89,10 @@ class Handlers:
         return codec.pack(self._attr_out(self._fs.getattr(request.header.nodeid)))
 
     def _setattr(self, request: Request) -> bytes:
-        changes = _changes(cast(SetattrIn, request.body))
-        return codec.pack(self._attr_out(self._fs.setattr(request.header.nodeid, changes)))
+        changes, ino = _changes(cast(SetattrIn, request.body)), request.header.nodeid
+        if self._iomap is not None and self._iomap.serves(ino) and changes == _only_times(changes):
+            return self._getattr(request)  # the kernel owns an iomap file's times, and tells them at close
+        return codec.pack(self._attr_out(self._fs.setattr(ino, changes)))
 
     def _open(self, request: Request) -> bytes:
         body, ino = cast(OpenIn, request.body), request.header.nodeid
@@ -94,6 +100,9 @@ class Handlers:
         node = self._fs.file(ino)
         if ino != node.ino:  # an inode from before the file got a new one; the kernel looks the name up again
             raise OSError(errno.ESTALE, node.spec.path)
+        if self._iomap is not None and self._iomap.serves(ino):
+            node.counters.opens[Mode.IOMAP] += 1
+            return codec.pack(OpenOut(0, 0))
         try:
             backing_id = self._backings.open(node, opened, body.flags, request.header.unique)
         except Stale:
@@ -189,10 +198,13 @@ class Handlers:
 
     def _entry(self, found: Attributes) -> EntryOut:
         seconds = self._attr_seconds(found.ino)
-        return EntryOut(found.ino, 0, ENTRY_SECONDS, seconds, 0, 0, _attr(found))
+        return EntryOut(found.ino, 0, ENTRY_SECONDS, seconds, 0, 0, _attr(found, self._inode_flags(found.ino)))
 
     def _attr_out(self, found: Attributes) -> AttrOut:
-        return AttrOut(self._attr_seconds(found.ino), 0, _attr(found))
+        return AttrOut(self._attr_seconds(found.ino), 0, _attr(found, self._inode_flags(found.ino)))
+
+    def _inode_flags(self, ino: int) -> int:
+        return self._iomap.inode_flags(ino) if self._iomap is not None else 0
 
     def _attr_seconds(self, ino: int) -> int:
         return 0 if self._fs.is_whole(ino) else ATTR_SECONDS
@@ -243,6 +255,10 @@ def _changes(body: SetattrIn) -> Changes:
     )
 
 
+def _only_times(changes: Changes) -> Changes:
+    return Changes(atime=changes.atime, mtime=changes.mtime, drop_setid=changes.drop_setid)
+
+
 def _sized(value: bytes, body: GetxattrIn) -> bytes:
     """The protocol's two forms: size 0 asks how large, else the value must fit."""
     if body.size == 0:
@@ -256,8 +272,8 @@ def _bare(ino: int, mode: int) -> Attributes:
     return Attributes(ino, 0, 0, 0, 0, 0, mode, 1, 0, 0)
 
 
-def _attr(found: Attributes) -> Attr:
+def _attr(found: Attributes, flags: int = 0) -> Attr:
     (atime, atimensec), (mtime, mtimensec), (ctime, ctimensec) = (
         divmod(stamp, 10**9) for stamp in (found.atime, found.mtime, found.ctime))
     return Attr(found.ino, found.size, found.blocks, atime % 2**64, mtime % 2**64, ctime % 2**64,
-                atimensec, mtimensec, ctimensec, found.mode, found.nlink, found.uid, found.gid, 0, BLOCK)
+                atimensec, mtimensec, ctimensec, found.mode, found.nlink, found.uid, found.gid, 0, BLOCK, flags)

@@ -11,13 +11,15 @@ from __future__ import annotations
 import errno
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 
 from regionfs.errors import ProtocolError, RegionfsError
 from regionfs.execute import NOWAIT
 from regionfs.fs import FileSystem
 from regionfs.serve.backing import Backings
 from regionfs.serve.handlers import Handlers, touches_disk, written_range
+from regionfs.serve.iomap import IomapSession
 from regionfs.serve.ledger import Ledger
 from regionfs.serve.relay import Relay
 from regionfs.sharing import Span
@@ -37,13 +39,18 @@ _READ, _WRITE = int(Opcode.READ), int(Opcode.WRITE)
 class Server:
     """Serves one connection; run() returns when the mount is gone."""
 
-    def __init__(self, fs: FileSystem, fd: int, negotiated: Negotiated, ledger: Ledger) -> None:
+    def __init__(self, fs: FileSystem, fd: int, negotiated: Negotiated, ledger: Ledger,
+                 registry: device.Registry | None = None, before_first: Callable[[], None] = lambda: None) -> None:
+        """`registry` stands for the connection's own; `before_first` is called when iomap's first question came."""
+        registry = device.Registry(fd) if registry is None else registry
         self._fs = fs
         self._device = fd
         self._request_size = negotiated.buffer_size
         self._reply_size = OUT_HEADER_SIZE + negotiated.max_write
-        self._backings = Backings(fs, device.Registry(fd), ledger)
-        self._handlers = Handlers(fs, self._backings)
+        self._backings = Backings(fs, registry, ledger)
+        send = partial(device.send, fd)
+        self.iomap = IomapSession(fs, registry, send, before_first) if negotiated.iomap else None
+        self._handlers = Handlers(fs, self._backings, self.iomap)
         self._relay = Relay(self._lead)
 
     def run(self, resume: bool = False) -> None:
@@ -52,9 +59,13 @@ class Server:
         With `resume` another server died on this connection: what it left unanswered comes again.
         """
         if resume:
+            if self.iomap is not None:
+                self.iomap.configure(resumed=True)
             self._send(codec.notify(NotifyCode.RESEND))
         self._relay.run()
         self._backings.close()
+        if self.iomap is not None:
+            self.iomap.close()
 
     def invalidate(self, ino: int, offset: int, length: int) -> None:
         """Drop the kernel's pages of a range. May wait for requests on them: never while leading."""

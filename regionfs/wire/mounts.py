@@ -11,6 +11,7 @@ MOUNTINFO = Path("/proc/self/mountinfo")
 BDI = Path("/sys/class/bdi")
 CONNECTIONS = Path("/sys/fs/fuse/connections")
 FSTYPE = "fuse.regionfs"
+READ_AHEAD_KIB = 4096  # KERNEL facts and bench/results: streaming through the page cache gains until here
 
 _OCTAL = re.compile(r"\\([0-7]{3})")
 
@@ -37,7 +38,7 @@ def find(mountpoint: Path) -> Mount | None:
     return next((mount for mount in reversed(list_mounts()) if mount.mountpoint == str(mountpoint)), None)
 
 
-def raise_readahead(device: int, kib: int) -> bool:
+def raise_readahead(device: int, kib: int = READ_AHEAD_KIB) -> bool:
     """Let the kernel read ahead up to `kib` KiB on the mount with this st_dev; never lowers it.
 
     False when that is not allowed (only root may) or not there. The kernel starts with 128 KiB, and anew when

@@ -1,0 +1,123 @@
+"""Telling the kernel mappings before it asks: off the path of replies, one message a mapping.
+
+Each question (BEGIN) means that the kernel's cache did not know; then a batch around it goes out from a
+thread of its own. The queue is short and a batch bounded: what does not fit is asked for again.
+
+**Writes and the cache** (fs/fuse/fuse_iomap.c of the patches). A write looks for a write mapping first. An
+inode whose cache never held any counts as one without such a half, and the write goes wherever the read
+mapping points, without a question: into read-only regions too. Once one write mapping was told, a write
+that finds none asks. So every batch of a file with rw regions begins with one of those, which says
+"overwrite in place"; rw mappings carry the same, all others leave the write half alone.
+"""
+
+from __future__ import annotations
+
+import logging
+import queue
+import threading
+from collections.abc import Callable, Iterator
+from errno import ENOENT, ESTALE
+from typing import NamedTuple
+
+from regionfs.modes import iomap
+from regionfs.plan import Mapping
+from regionfs.regions import RegionMap
+from regionfs.wire import codec, iomap_v7
+from regionfs.wire.iomap_v7 import Io, Notify, UpsertOut
+
+log = logging.getLogger("regionfs")
+
+QUEUE = 64  # batches that wait
+
+Send = Callable[[list[codec.Buffer]], bool]
+
+
+class Batch(NamedTuple):
+    """One file's mappings around a position, in the order they are told."""
+
+    ino: int
+    regions: RegionMap
+    pos: int
+    change: bool               # the kernel asked for a write
+    io: Callable[[Mapping], Io]
+    first_rw: Mapping | None   # in a file with rw regions
+
+    @property
+    def key(self) -> tuple[int, int, bool]:
+        """Equal for batches that tell the same."""
+        return self.ino, self.pos if self.change else iomap.window(self.regions, self.pos), self.change
+
+    def messages(self) -> Iterator[UpsertOut]:
+        """One mapping each."""
+        if self.first_rw is not None:
+            yield self._message(self.first_rw)
+        for mapping in iomap.batch(self.regions, self.pos, change=self.change):
+            yield self._message(mapping)
+
+    def _message(self, mapping: Mapping) -> UpsertOut:
+        read = self.io(mapping)
+        write = iomap_v7.overwrite(read) if mapping.writable else iomap_v7.nocache(read)
+        return UpsertOut(self.ino, self.ino, read, write)
+
+
+class Upserts:
+    """A thread that tells batches in turn; it starts with the first one."""
+
+    def __init__(self, send: Send, before_first: Callable[[], None]) -> None:
+        self._send = send
+        self._before_first = before_first
+        self._queue: queue.Queue[Batch | None] = queue.Queue(QUEUE)
+        self._waiting: set[tuple[int, int, bool]] = set()
+        self._lock = threading.Lock()
+        self._closed = False
+        self._thread: threading.Thread | None = None
+
+    def add(self, batch: Batch) -> None:
+        """Tell `batch` by and by, unless the same waits already or too many do."""
+        with self._lock:
+            if self._closed or batch.key in self._waiting:
+                return
+            try:
+                self._queue.put_nowait(batch)
+            except queue.Full:
+                return
+            self._waiting.add(batch.key)
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._run, name="upserts", daemon=True)
+                self._thread.start()
+
+    def settle(self) -> None:
+        """Wait until everything added so far has been told."""
+        self._queue.join()
+
+    def stop(self) -> None:
+        """Tell no more."""
+        with self._lock:
+            self._closed = True
+
+    def close(self) -> None:
+        """Tell no more; returns when the thread has ended."""
+        self.stop()
+        if self._thread is not None:
+            self._queue.put(None)
+            self._thread.join()
+
+    def _run(self) -> None:
+        self._before_first()
+        while (batch := self._queue.get()) is not None:
+            try:
+                self._tell(batch)
+            finally:
+                with self._lock:
+                    self._waiting.discard(batch.key)
+                self._queue.task_done()
+        self._queue.task_done()
+
+    def _tell(self, batch: Batch) -> None:
+        try:
+            for message in batch.messages():
+                if self._closed or not self._send(codec.notify(Notify.UPSERT_MAPPINGS, iomap_v7.pack(message))):
+                    return
+        except OSError as error:
+            if error.errno not in (ENOENT, ESTALE):  # the kernel has forgotten the inode
+                log.warning("telling the kernel mappings: %s", error)
