@@ -16,10 +16,12 @@ FILES = {
     "writer": {"regions": [{"source": "s.img", "access": "rw"}, {"source": "s.img", "access": "rw"}]},
     "shifted": {"regions": [{"data": {"text": "head"}}, {"source": "s.img", "offset": 100}]},
     "reader": {"regions": [{"source": "s.img"}]},
+    "mixed": {"regions": [{"source": "s.img", "length": 100}, {"source": "s.img", "offset": 100, "access": "rw"}]},
     "whole": {"whole": "s.img", "access": "rw"},
     "whole-ro": {"whole": "s.img"},
 }
-PLACES = {"writer": 0, "shifted": 4 - 100, "reader": 0, "whole": 0, "whole-ro": 0}  # where s.img's byte 0 would be
+# where byte 0 of s.img is shown, or would be
+PLACES = {"writer": 0, "shifted": 4 - 100, "reader": 0, "mixed": 0, "whole": 0, "whole-ro": 0}
 
 
 @pytest.fixture
@@ -75,6 +77,21 @@ def test_a_store_through_a_mapping_shows_in_other_files(files: Path, worker: Wor
     assert b"s" == worker.pread(handle, PAGE, 1)
     worker.mmap_write(files / "writer", PAGE, b"store")
     assert b"store" == worker.pread(handle, PAGE, 5)
+
+
+@pytest.mark.parametrize("engine", ["native"])
+def test_a_page_that_mixes_grounds_shows_its_rw_bytes_everywhere(files: Path, worker: Worker) -> None:
+    """A store on ro bytes is lost and msync says so; the rw bytes of the page arrive and show."""
+    handle = worker.open(files / "reader")
+    assert b"s" * 110 == worker.pread(handle, 0, 110)
+    view = worker.map(files / "mixed", True)
+    worker.view_write(view, 105, b"right")
+    assert b"right" == worker.pread(handle, 105, 5)
+    with pytest.raises(OSError):
+        worker.view_write(view, 95, b"wrong=good!")
+    expected = b"s" * 100 + b"=good!" + b"ight"
+    assert expected == (files.parent / "s.img").read_bytes()[:110]
+    assert expected == worker.pread(handle, 0, 110)
 
 
 def test_an_open_sees_what_was_written_beside_the_mount(files: Path, worker: Worker) -> None:
