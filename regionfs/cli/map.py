@@ -19,13 +19,14 @@ from regionfs.errors import UsageError
 
 if TYPE_CHECKING:
     from regionfs.manifest.edit import Edited
-    from regionfs.manifest.edit_ops import Change, Value
+    from regionfs.manifest.edit_draft import Change, Value
     from regionfs.manifest.schema import FileSpec
 
 _DATA = ("hex", "base64", "text", "file")
 _WORDS = {"rw": ("access", "rw"), "ro": ("access", "ro"), "hole": ("hole", "true"),
           "error": ("error", "true"), "over": ("over", "true")}
-_REGION = """A REGION is named by its index, as in regions[2]: 2, or by its start: @1MiB."""
+_REGION = """A REGION is named by its number in show, such as 2, by its start, such as @1MiB, or as messages do:
+regions[1]."""
 _KEYS = """KEY=VALUE are the manifest's own keys: start, length, source, offset, access, align, over, hole,
 error, and hex, base64, text or file for data. rw, hole, error and over may stand alone. Paths are
 relative to the manifest's directory."""
@@ -69,7 +70,7 @@ def rm(regions: tuple[str, ...], **place: Any) -> None:
     _edit(remove(regions), **place)
 
 
-@_editing("set", "regionfs map set disk.yaml vm/disk.img 2 access=rw", "regionfs map set disk.yaml data.bin 0 length=",
+@_editing("set", "regionfs map set disk.yaml vm/disk.img 2 access=rw", "regionfs map set disk.yaml data.bin 1 length=",
           notes=f"{_REGION}\n\n{_KEYS}")
 @click.argument("region")
 @click.argument("keys", metavar="KEY=VALUE...", nargs=-1, required=True)

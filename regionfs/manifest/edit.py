@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from regionfs.errors import ManifestError, RegionfsError, UsageError
-from regionfs.manifest.edit_ops import FLAGS, Change, Declared, Draft, Value
+from regionfs.manifest.edit_draft import FLAGS, Change, Declared, Draft, Value
 from regionfs.manifest.edit_render import render
 from regionfs.manifest.edit_text import MapText, find_map
 from regionfs.manifest.inline import InlineReader
@@ -61,7 +61,7 @@ def _draft(text: str, path: Path, file: str, place: MapText, spec: FileSpec) -> 
     regions = tuple(_declared(layer, {key: field.value for key, field in item.fields.items()}, index)
                     for index, (layer, item) in enumerate(zip(reader.layers(), place.items, strict=True)))
     assert spec.regions is not None
-    return Draft(regions, spec.regions.size, "size" in place.file.fields, reader.resolve)
+    return Draft(regions, spec.regions.size, "size" in place.file.fields, spec.regions.starts, reader.resolve)
 
 
 def _declared(layer: Layer, fields: Mapping[str, Value], item: int | None) -> Declared:

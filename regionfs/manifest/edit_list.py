@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from itertools import groupby
 
 from regionfs.manifest import edit_text as places
-from regionfs.manifest.edit_ops import Value
+from regionfs.manifest.edit_draft import Value
 from regionfs.manifest.edit_text import MapText, Replacement, after_line, column, line_start
 from regionfs.manifest.edit_words import flow_mapping, quotes, written
 

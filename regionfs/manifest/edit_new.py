@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from regionfs.manifest.describe import HEX_LIMIT
-from regionfs.manifest.edit_ops import Value
+from regionfs.manifest.edit_draft import Value
 from regionfs.manifest.edit_words import flow_mapping, scalar
 from regionfs.manifest.schema import VERSION
 from regionfs.units import format_size

@@ -1,7 +1,5 @@
 """What each edit means, as a change of a draft: pure, no text and no file.
 
-A draft holds the regions as declared, in the order of the text, so that `over` keeps its meaning.
-Each region carries its resolved place; whether that place is written or implied is for the renderer.
 No edit but insert, a closing cut and resize changes the place of anything it does not name, and the
 file's size changes only with those, or where a region is put past the end of a file whose size is
 not stated.
@@ -9,86 +7,13 @@ not stated.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 
 from regionfs.errors import UsageError
+from regionfs.manifest.edit_draft import Change, Declared, Draft, Value
 from regionfs.manifest.region import KINDS
-from regionfs.regions import Region
-from regionfs.units import MAX_OFFSET, format_size, parse_size
-
-FLAGS = ("hole", "error", "over")
-Value = str | dict[str, str]
-Change = Callable[["Draft"], "Draft"]
-
-
-@dataclass(frozen=True, slots=True)
-class Declared:
-    """A region as the manifest declares it, and where that puts it."""
-
-    region: Region
-    fields: Mapping[str, Value]      # what is written, by key
-    tail: int | None = None          # where in the source or data it ends when no length is written
-    item: int | None = None          # its index in the text; a copy keeps it, a new one has none
-
-    @property
-    def over(self) -> bool:
-        """True when it may cover others."""
-        return self.fields.get("over") == "true"
-
-    def clip(self, start: int, end: int) -> Declared:
-        """The part inside [start, end)."""
-        return replace(self, region=self.region.clip(start, end))
-
-    def moved(self, start: int) -> Declared:
-        """The same bytes at `start`."""
-        return replace(self, region=self.region.moved(start))
-
-
-Resolve = Callable[[Mapping[str, Value], int], Declared]
-
-
-@dataclass(frozen=True, slots=True)
-class Draft:
-    """A region map under edit. `resolve` makes a Declared of fields and the end of what comes before."""
-
-    regions: tuple[Declared, ...]
-    size: int      # bytes
-    stated: bool   # the size is written in the manifest
-    resolve: Resolve = field(compare=False)
-
-    def find(self, name: str) -> int:
-        """The index of the region `name`: "2" by index, "@1MiB" by start. Raises UsageError."""
-        if not name.startswith("@"):
-            if not (name.isascii() and name.isdecimal()):
-                raise UsageError(f"{name!r} names no region; write its index, such as 2, or its start, such as @1MiB")
-            if len(name) > 9 or int(name) >= len(self.regions):
-                raise UsageError(f"no region {name}; the file has {len(self.regions)}, counted from 0")
-            return int(name)
-        start = parse_size(name[1:])
-        found = [index for index, one in enumerate(self.regions) if one.region.start == start]
-        if len(found) == 1:
-            return found[0]
-        if found:
-            raise UsageError(f"regions {' and '.join(map(str, found))} start at {name[1:]}; name one by its index")
-        held = self.at(start)
-        raise UsageError(f"no region starts at {name[1:]}" + ("" if held is None else
-                         f"; it lies in region {held}, {span(self.regions[held].region)}"))
-
-    def at(self, position: int) -> int | None:
-        """The index of the region that shows at `position`."""
-        return next((index for index in reversed(range(len(self.regions)))
-                     if self.regions[index].region.start <= position < self.regions[index].region.end), None)
-
-    def grown(self) -> Draft:
-        """With room for every region, where the size is not stated."""
-        end = max((one.region.end for one in self.regions), default=0)
-        return self if self.stated else replace(self, size=max(self.size, end))
-
-
-def span(region: Region) -> str:
-    """A region's range for people: '[1MiB, 64MiB)'."""
-    return f"[{format_size(region.start)}, {format_size(region.end)})"
+from regionfs.units import MAX_OFFSET, format_size
 
 
 def add(fields: Mapping[str, Value]) -> Change:
@@ -126,7 +51,7 @@ def assign(name: str, keys: Mapping[str, Value | None]) -> Change:
         fields.update({key: value for key, value in keys.items() if value is not None})
         for key, value in keys.items():
             if value is None and fields.pop(key, None) is None:
-                raise UsageError(f"region {name} has no {key}")
+                raise UsageError(f"{draft.label(index)} has no {key}")
         placed = fields
         if not {"start", "align"} & set(keys):
             placed = {**{key: fields[key] for key in fields if key != "align"}, "start": str(old.region.start)}
@@ -154,7 +79,7 @@ def split(positions: Iterable[int]) -> Change:
                 raise UsageError(f"no region at {format_size(position)}; there is nothing to split")
             one = draft.regions[index]
             if one.region.start == position:
-                raise UsageError(f"region {index} starts at {format_size(position)} already")
+                raise UsageError(f"{draft.label(index)} starts there already")
             draft = _with(draft, index, one.clip(0, position), one.clip(position, one.region.end))
         return draft
     return change
@@ -219,7 +144,7 @@ def resize_file(size: int) -> Change:
     def change(draft: Draft) -> Draft:
         for index, one in enumerate(draft.regions):
             if one.region.end > size:
-                raise UsageError(f"region {index}, {span(one.region)}, would reach past a size of {size}; "
+                raise UsageError(f"{draft.label(index)} would reach past a size of {size}; "
                                  "cut or resize it first")
         return replace(draft, size=size, stated=True)
     return change
@@ -237,9 +162,8 @@ def merge(names: Sequence[str] = ()) -> Change:
                 kept[head] = replace(kept[head], region=replace(kept[head].region, end=kept[index].region.end))
                 gone.add(index)
             elif names:
-                raise UsageError(f"region {index}, {span(kept[index].region)}, does not go on where region "
-                                 f"{before}, {span(kept[before].region)}, ends, in the file and in its source, "
-                                 "with nothing between their layers")
+                raise UsageError(f"{draft.label(index)} does not go on where {draft.label(before)} ends, in the file "
+                                 "and in its source, with nothing between their layers")
             else:
                 head = index
             before = index

@@ -12,8 +12,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import groupby
 
 from regionfs.manifest import edit_text as places
+from regionfs.manifest.edit_draft import Draft, Value
 from regionfs.manifest.edit_list import Settled, list_changes
-from regionfs.manifest.edit_ops import Draft, Value
 from regionfs.manifest.edit_text import MapText, Replacement, after_line, column, line_start, trimmed
 from regionfs.manifest.edit_words import ORDER, pair, quotes, state, value_text, written
 from regionfs.regions import Kind

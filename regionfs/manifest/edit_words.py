@@ -9,7 +9,7 @@ import re
 from collections.abc import Mapping
 
 from regionfs.manifest import edit_text as places
-from regionfs.manifest.edit_ops import Value
+from regionfs.manifest.edit_draft import Value
 from regionfs.manifest.edit_text import MapText, column
 from regionfs.manifest.parse import misread
 from regionfs.manifest.region import KEYS

@@ -15,9 +15,8 @@ import pytest
 
 from regionfs.errors import RegionfsError
 from regionfs.manifest.edit import Edited, edit_text
+from regionfs.manifest.edit_draft import Change, Value
 from regionfs.manifest.edit_ops import (
-    Change,
-    Value,
     add,
     assign,
     cut,
@@ -183,7 +182,7 @@ def named(rng: random.Random, model: Model) -> tuple[str, int]:
     """A region by a start that only it has."""
     starts = [row.start for row in model.rows]
     index = rng.choice([at for at, start in enumerate(starts) if starts.count(start) == 1])
-    return rng.choice((f"@{starts[index]}", str(index))), index
+    return rng.choice((f"@{starts[index]}", f"regions[{index}]")), index
 
 
 def do_add(rng: random.Random, model: Model) -> Change:
