@@ -16,7 +16,6 @@ One thread with a selector; only unmounting, which may wait for a server's write
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import selectors
@@ -338,28 +337,14 @@ class Holder:
         return None
 
 
-def main() -> None:
-    """`python -m regionfs.daemon.holder READY-FD CONFIG`; READY-FD -1: stay in the foreground."""
-    ready, config = int(sys.argv[1]), MountConfig.from_json(sys.argv[2])
-    logging.basicConfig(level=logging.DEBUG if config.verbose else logging.INFO, stream=sys.stderr,
-                        format=runtime.LOG_FORMAT if ready >= 0 else "regionfs: %(message)s")
+def hold(config: MountConfig, tell: Callable[[dict[str, Any]], None], log_format: str) -> int:
+    """Hold a mount in this process until it is gone; the exit status.
 
-    def tell(answer: dict[str, Any]) -> None:
-        if ready >= 0:
-            with suppress(OSError):
-                os.write(ready, json.dumps(answer).encode() + b"\n")
-                os.close(ready)
-        elif answer:
-            print(failure.revive(answer), file=sys.stderr)
-            raise SystemExit(failure.revive(answer).exit_status)
-
+    `tell` gets {} once the mount answers, or failure.describe's values when it cannot be made.
+    """
+    logging.basicConfig(level=logging.DEBUG if config.verbose else logging.INFO, stream=sys.stderr, format=log_format)
     try:
-        status = Holder(config, tell).run()
+        return Holder(config, tell).run()
     except (RegionfsError, OSError) as error:
         tell(failure.describe(error))
-        status = 1
-    raise SystemExit(status)
-
-
-if __name__ == "__main__":
-    main()
+        return 1

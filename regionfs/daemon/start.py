@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
 import sys
+import traceback
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -13,7 +13,7 @@ from typing import Any, NoReturn
 
 from regionfs.daemon import control, failure, runtime
 from regionfs.daemon.config import MountConfig
-from regionfs.errors import MountError
+from regionfs.errors import MountError, RegionfsError
 from regionfs.wire import device, mounts
 
 
@@ -34,31 +34,59 @@ def check_mountpoint(point: Path, nonempty: bool) -> None:
 
 
 def serve_in_foreground(config: MountConfig) -> NoReturn:
-    """Become the holder; the log goes to stderr."""
-    os.execv(sys.executable, _command(config, -1))
+    """Become the holder; the log goes to stderr. Raises the mount's error when it cannot be made."""
+    from regionfs.daemon.holder import hold
+    failed: list[RegionfsError] = []
+    status = hold(config, lambda answer: failed.append(failure.revive(answer)) if answer else None, runtime.TTY_FORMAT)
+    if failed:
+        raise failed[0]
+    raise SystemExit(status)
 
 
 def serve_in_background(config: MountConfig) -> None:
     """Start a holder and return when the mount answers. Raises its error when it cannot be made."""
     log = runtime.log_of(config.mountpoint)
     receive, send = os.pipe2(os.O_CLOEXEC)
-    with os.fdopen(receive, "rb") as answers, log.open("wb") as output:
-        log.chmod(0o600)
-        holder = subprocess.Popen(_command(config, send), pass_fds=[send], stdin=subprocess.DEVNULL, stdout=output,
-                                  stderr=output, cwd="/", start_new_session=True)
-        os.close(send)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    pid = os.fork()
+    if pid == 0:
+        _become_holder(config, log, send)
+    os.close(send)
+    with os.fdopen(receive, "rb") as answers:
         answer = answers.readline()
-    if not answer:
-        holder.wait()
-        raise MountError(f"the daemon ended before the mount answered; see {log}")
-    described = json.loads(answer)
-    if described:
-        holder.wait()
-        raise failure.revive(described)
+    if answer != b"{}\n":
+        os.waitpid(pid, 0)
+        raise failure.revive(json.loads(answer)) if answer else MountError(
+            f"the daemon ended before the mount answered; see {log}")
     try:
         os.statvfs(config.mountpoint)  # ready means answering
     except OSError as error:
         raise MountError(f"the mount does not answer ({error.strerror}); see {log}") from error
+
+
+def _become_holder(config: MountConfig, log: Path, send: int) -> NoReturn:
+    """In a new child: leave the terminal, hold the mount, end."""
+    from regionfs.daemon.holder import hold
+
+    def tell(answer: dict[str, Any]) -> None:
+        with suppress(OSError):
+            os.write(send, json.dumps(answer).encode() + b"\n")
+            os.close(send)
+
+    status = 1
+    try:
+        os.setsid()
+        os.chdir("/")
+        null = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
+        output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND | os.O_CLOEXEC, 0o600)
+        for descriptor, stream in ((null, 0), (output, 1), (output, 2)):
+            os.dup2(descriptor, stream)
+        status = hold(config, tell, runtime.LOG_FORMAT)
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        os._exit(status)
 
 
 def statuses(mountpoint: Path | None) -> Iterator[dict[str, Any]]:
@@ -100,10 +128,6 @@ def unmount(point: Path, lazy: bool) -> list[int]:
     if dead:
         runtime.clean(point)
     return processes
-
-
-def _command(config: MountConfig, ready: int) -> list[str]:
-    return [sys.executable, "-P", "-m", "regionfs.daemon.holder", str(ready), config.to_json()]
 
 
 def ask(mountpoint: Path, command: str, **arguments: object) -> dict[str, Any]:
