@@ -65,6 +65,7 @@ class Holder:
         self._trouble = ""                # why no server runs
         self._broken: Broken | None = None
         self._mounted = False
+        self._answered = False            # the mount has answered once
 
     def run(self) -> int:
         """Hold the mount until it is gone; the exit status."""
@@ -118,7 +119,7 @@ class Holder:
             self._service_began()
         elif "failed" in words:
             self._trouble = words["failed"]["error"]
-            if not self._mounted or self._engine == "pyfuse3":
+            if not self._replaceable:
                 self._give_up(words["failed"])
         elif "manifest" in words:
             self._config = self._config.with_manifest(Path(words["manifest"]))
@@ -162,10 +163,10 @@ class Holder:
         if self._broken is not None:
             self._broken.close()
             self._broken = None
-        if self._restarts:
+        if self._answered:
             log.info("a new server took over after %.0f ms", 1000 * (time.monotonic() - self._started))
             return
-        self._mounted = True
+        self._mounted = self._answered = True
         if mount := mounts.find(self._config.mountpoint):
             mounts.raise_readahead(mount.device)
         self._tell({})
@@ -183,7 +184,7 @@ class Holder:
         self._server = self._link = None
 
     def _server_lost(self, why: dict[str, Any]) -> None:
-        if not self._mounted or self._engine == "pyfuse3":  # libfuse's connection died with it
+        if not self._replaceable:
             self._give_up(why)
             return
         self._restarts += 1
@@ -196,6 +197,11 @@ class Holder:
             log.error("no server can be started: %s; requests get EIO meanwhile", why["error"])
             self._trouble = why["error"]
             self._broken = Broken(self._device, self._selector, self._gone)
+
+    @property
+    def _replaceable(self) -> bool:
+        """True when another server can take over: not before the first, and libfuse's connection dies with its own."""
+        return self._answered and self._engine != "pyfuse3"
 
     def _give_up(self, why: dict[str, Any]) -> None:
         self._tell(why)
