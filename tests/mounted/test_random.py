@@ -101,7 +101,7 @@ def perform(worker: Worker, planned: Iterable[Step], file: Composite) -> None:
     planned = list(planned)
     results = worker.run([call for call, _ in planned])
     for (call, expected), result in zip(planned, results, strict=True):
-        actual = errno.errorcode[result.errno] if isinstance(result, OSError) else result
+        actual = errno.errorcode[result.errno or 0] if isinstance(result, OSError) else result
         if expected != actual:
             pytest.fail(f"{call[0]} {call[2:]} {difference(expected, actual)} of\n{file.text}")
 
