@@ -16,6 +16,7 @@ from pathlib import Path
 from types import TracebackType
 
 from regionfs.errors import SourceError
+from regionfs.manifest.confine import reach
 from regionfs.manifest.inspect import SourceFacts, inspect_open, inspect_source
 from regionfs.manifest.schema import Manifest, SourceSpec
 
@@ -23,7 +24,8 @@ from regionfs.manifest.schema import Manifest, SourceSpec
 def inspect_sources(manifest: Manifest) -> dict[str, SourceFacts]:
     """What every source of `manifest` is now. Raises SourceError for the first that cannot serve."""
     rw = _rw_keys(manifest)
-    return {key: inspect_source(spec.path, writable=key in rw) for key, spec in manifest.sources.items()}
+    return {key: inspect_source(spec.path, writable=key in rw, confine=manifest.confine)
+            for key, spec in manifest.sources.items()}
 
 
 class Sources:
@@ -33,6 +35,7 @@ class Sources:
         self._fds: dict[str, int] = {}
         self._lock = threading.Lock()
         self._specs = manifest.sources
+        self._confine = manifest.confine
         self._rw = _rw_keys(manifest)
         self._needed = _needed_sizes(manifest)
         self._facts = dict(inspect_sources(manifest) if facts is None else facts)
@@ -82,7 +85,7 @@ class Sources:
     def look(self, key: str) -> SourceFacts:
         """What the source's path shows now. Raises SourceError when that cannot serve any more."""
         spec, first = self._specs[key], self._facts[key]
-        now = inspect_source(spec.path, writable=key in self._rw)
+        now = inspect_source(spec.path, writable=key in self._rw, confine=self._confine)
         _check_same(now, first, spec.path)
         if spec.size is not None and now.size != spec.size:
             raise SourceError(f"{spec.path} has {now.size} bytes, the manifest pins {spec.size}")
@@ -116,7 +119,8 @@ class Sources:
         spec, first = self._specs[key], self._facts[key]
         access = os.O_RDWR if key in self._rw else os.O_RDONLY
         # O_NONBLOCK: a FIFO that took the path's place must not stop us; files and disks ignore it
-        fd = os.open(spec.path, access | os.O_CLOEXEC | os.O_NONBLOCK | flags)
+        with reach(spec.path, self._confine) as here:
+            fd = os.open(here, access | os.O_CLOEXEC | os.O_NONBLOCK | flags)
         try:
             _check_same(inspect_open(fd, str(spec.path)), first, spec.path)
         except SourceError:

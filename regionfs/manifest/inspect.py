@@ -2,7 +2,8 @@
 
 The one place that judges sources. stat(2) comes first and decides; a FIFO, a tape or a socket is never
 opened, so nothing here can block or have an effect on a device. Only a block device is opened, without
-waiting, to find its end. Knows nothing of manifests, and keeps no descriptor.
+waiting, to find its end. Knows nothing of manifests, and keeps no descriptor. The way to the path is
+confine's.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from pathlib import Path
 from typing import Literal
 
 from regionfs.errors import SourceError
+from regionfs.manifest.confine import reach
 
 _WHY_NOT = {
     stat.S_IFDIR: "a directory",
@@ -52,19 +54,21 @@ class SourceFacts:
         return (self.device, self.inode, self.rdev, self.size, self.mtime_ns, self.ctime_ns)
 
 
-def inspect_source(path: Path, *, writable: bool = False) -> SourceFacts:
+def inspect_source(path: Path, *, writable: bool = False, confine: Path | None = None) -> SourceFacts:
     """Facts about the regular file or block device at `path`, which this process may read.
 
-    With `writable`, also write. Raises SourceError with a sentence that names the path and the reason.
+    With `writable`, also write; with `confine`, only beneath that directory. Raises SourceError with a
+    sentence that names the path and the reason.
     """
     try:
-        status = path.stat()
-        _check_kind(status, str(path))
-        if not os.access(path, os.R_OK, effective_ids=True):
-            raise SourceError(f"{path} cannot be read: permission denied")
-        if writable:
-            _check_writable(path, status)
-        return _facts(status, _block_size(path) if stat.S_ISBLK(status.st_mode) else status.st_size)
+        with reach(path, confine) as here:
+            status = here.stat()
+            _check_kind(status, str(path))
+            if not os.access(here, os.R_OK, effective_ids=True):
+                raise SourceError(f"{path} cannot be read: permission denied")
+            if writable:
+                _check_writable(here, status, path)
+            return _facts(status, _block_size(here) if stat.S_ISBLK(status.st_mode) else status.st_size)
     except (OSError, ValueError) as error:
         raise SourceError(_reason(path, error)) from error
 
@@ -90,9 +94,9 @@ def _check_kind(status: os.stat_result, name: str) -> None:
         raise SourceError(f"{name} is {kind}; a source is a regular file or a block device")
 
 
-def _check_writable(path: Path, status: os.stat_result) -> None:
-    if not os.access(path, os.W_OK, effective_ids=True):
-        if stat.S_ISREG(status.st_mode) and os.statvfs(path).f_flag & os.ST_RDONLY:
+def _check_writable(here: Path, status: os.stat_result, path: Path) -> None:
+    if not os.access(here, os.W_OK, effective_ids=True):
+        if stat.S_ISREG(status.st_mode) and os.statvfs(here).f_flag & os.ST_RDONLY:
             raise SourceError(f"{path} cannot be written: its file system is read-only")
         raise SourceError(f"{path} cannot be written: permission denied")
     if stat.S_ISBLK(status.st_mode) and _is_read_only_device(status.st_rdev):

@@ -27,8 +27,10 @@ PATH_LIMIT = 4095    # PATH_MAX less its NUL; who opens the file cannot say more
 FILE_KEYS = ("size", "mode", "regions", "whole", "access")
 
 
-def load(path: Path, *, limit: int | None = LIMIT) -> Manifest:
+def load(path: Path, *, limit: int | None = LIMIT, confine: Path | None = None) -> Manifest:
     """Read the manifest at `path`, at most `limit` bytes of it; None lifts the limits.
+
+    With `confine` (absolute, resolved) sources and inline files lie beneath that directory.
 
     Raises ManifestError with every problem; a file that cannot be read is a problem at line 1.
     """
@@ -43,7 +45,7 @@ def load(path: Path, *, limit: int | None = LIMIT) -> Manifest:
         raise report.fatal(1, 1, f"cannot be read: {getattr(error, 'strerror', None) or error}") from error
     if limit is not None and len(data) > limit:
         raise report.fatal(1, 1, f"the text is over the limit of {format_size(limit)}")
-    return _load(data, path, report, bounded=limit is not None)
+    return _load(data, path, report, bounded=limit is not None, confine=confine)
 
 
 def loads(text: bytes | str, path: Path) -> Manifest:
@@ -56,9 +58,9 @@ def loads(text: bytes | str, path: Path) -> Manifest:
     return _load(data, path, report, bounded=True)
 
 
-def _load(data: bytes, path: Path, report: Reporter, *, bounded: bool) -> Manifest:
+def _load(data: bytes, path: Path, report: Reporter, *, bounded: bool, confine: Path | None = None) -> Manifest:
     with _no_collection():
-        return _Loader(path, report).load(parse(data, report, bounded=bounded))
+        return _Loader(path, report, confine).load(parse(data, report, bounded=bounded))
 
 
 @contextmanager
@@ -81,11 +83,12 @@ def _directories(names: Iterable[str]) -> dict[str, str]:
 
 
 class _Loader:
-    def __init__(self, path: Path, report: Reporter) -> None:
+    def __init__(self, path: Path, report: Reporter, confine: Path | None) -> None:
         self._path = path.absolute()
         self._report = report
-        self._sources = SourceTable(report, self._path.parent)
-        self._inline = InlineReader(report, self._path.parent)
+        self._confine = confine
+        self._sources = SourceTable(report, self._path.parent, confine)
+        self._inline = InlineReader(report, self._path.parent, confine)
 
     def load(self, root: Map) -> Manifest:
         fields = read_map(self._report, root, "", ("regionfs", "sources", "files")) or {}
@@ -98,7 +101,7 @@ class _Loader:
         elif knows_all(root, fields):
             self._report.problem(root, "", "files is missing")
         self._report.finish()
-        return Manifest(self._path, self._sources.specs, files)
+        return Manifest(self._path, self._sources.specs, files, self._confine)
 
     def _check_version(self, fields: dict[str, Node], root: Map) -> None:
         node = fields.get("regionfs")

@@ -66,3 +66,4 @@ class Manifest:
     path: Path
     sources: dict[str, SourceSpec] = field(default_factory=dict)
     files: dict[str, FileSpec] = field(default_factory=dict)  # in the order of the text
+    confine: Path | None = None  # absolute, resolved: sources are looked for beneath this directory only

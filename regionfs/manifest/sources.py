@@ -19,9 +19,10 @@ from regionfs.manifest.values import describe_node, knows_all, nearest, read_map
 class SourceTable:
     """Resolves what regions refer to. A source that fails is reported where it first appears."""
 
-    def __init__(self, report: Reporter, directory: Path) -> None:
+    def __init__(self, report: Reporter, directory: Path, confine: Path | None = None) -> None:
         self._report = report
         self._directory = directory
+        self._confine = confine
         self._facts: dict[str, SourceFacts | None] = {}
         self._writable: dict[str, bool] = {}
         self.specs: dict[str, SourceSpec] = {}
@@ -87,7 +88,7 @@ class SourceTable:
         """Whether a source that `use` returned can be written; reported where it is first asked."""
         if key not in self._writable:
             try:
-                inspect_source(self.specs[key].path, writable=True)
+                inspect_source(self.specs[key].path, writable=True, confine=self._confine)
                 self._writable[key] = True
             except SourceError as error:
                 self._report.problem(node, path, str(error))
@@ -96,7 +97,7 @@ class SourceTable:
 
     def _inspect(self, spec: SourceSpec, node: Node, path: str) -> SourceFacts | None:
         try:
-            self._facts[spec.key] = inspect_source(spec.path)
+            self._facts[spec.key] = inspect_source(spec.path, confine=self._confine)
         except SourceError as error:
             self._facts[spec.key] = None
             names = [key for key, known in self.specs.items() if known.named]
