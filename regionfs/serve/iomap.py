@@ -31,6 +31,7 @@ from regionfs.serve.upserts import Batch, Send, Upserts
 from regionfs.tree import FileNode
 from regionfs.units import MAX_OFFSET, align_down
 from regionfs.wire import abi, iomap_v7
+from regionfs.wire.device import set_block_size
 from regionfs.wire.iomap_v7 import BeginIn, BeginOut, ConfigFlag, ConfigIn, ConfigOut, IoendOut, Opcode, pack
 from regionfs.wire.parse import Request
 
@@ -43,7 +44,7 @@ _REFUSES_THE_KIND = frozenset({errno.EPERM, errno.EBUSY, errno.EOPNOTSUPP})  # o
 class Registry(Protocol):
     """What the device offers: numbers for descriptors."""
 
-    def backing_device(self, device_fd: int, block: int) -> int:
+    def backing_device(self, device_fd: int) -> int:
         """A dev number for a block device. OSError when the kernel refuses."""
 
     def trial(self, source_fd: int) -> None:
@@ -204,7 +205,8 @@ class IomapSession:
                 raise OSError(errno.ENOSPC, f"the kernel takes {iomap.MAX_DEVICES} block devices a mount")
             fd = node.sources.open_device(key, claim=not self._claimed)
             try:
-                self._devs[device] = self._registry.backing_device(fd, self._block)
+                set_block_size(fd, self._block)
+                self._devs[device] = self._registry.backing_device(fd)
             except BaseException:
                 os.close(fd)
                 raise

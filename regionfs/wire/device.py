@@ -90,13 +90,17 @@ def backing_open(fd: int, source_fd: int) -> int:
     return int(fcntl.ioctl(fd, DEV_IOC_BACKING_OPEN, bytearray(pack(BackingMap(source_fd)))))
 
 
-def backing_device(fd: int, device_fd: int, block: int) -> int:
-    """Register a block device for iomap, its block size set; returns its dev number (1..1024).
+def backing_device(fd: int, device_fd: int) -> int:
+    """Register a block device with the connection for iomap; returns its dev number (1..1024).
 
-    OSError: EPERM before INIT was answered, ENODEV for a regular file, EBUSY when others use the device.
+    OSError: EPERM before INIT was answered or without iomap, ENODEV for a regular file. Set its block size first.
     """
-    fcntl.ioctl(device_fd, BLKBSZSET, block.to_bytes(4, sys.byteorder))
     return int(fcntl.ioctl(fd, DEV_IOC_BACKING_OPEN, bytearray(pack(BackingMap(device_fd, BACKING_IOMAP)))))
+
+
+def set_block_size(device_fd: int, block: int) -> None:
+    """Let a block device's own page cache use blocks of `block` bytes. OSError: EBUSY when others claim it."""
+    fcntl.ioctl(device_fd, BLKBSZSET, block.to_bytes(4, sys.byteorder))
 
 
 def backing_close(fd: int, backing_id: int) -> None:
@@ -114,9 +118,9 @@ class Registry:
         """As the function of this name."""
         return backing_open(self._fd, source_fd)
 
-    def backing_device(self, device_fd: int, block: int) -> int:
+    def backing_device(self, device_fd: int) -> int:
         """As the function of this name."""
-        return backing_device(self._fd, device_fd, block)
+        return backing_device(self._fd, device_fd)
 
     def backing_close(self, backing_id: int) -> None:
         """As the function of this name."""
