@@ -49,22 +49,34 @@ class Shown(NamedTuple):
     choice: Choice
 
 
-@click.command(epilog=examples("regionfs show disk.yaml", "regionfs show disk.yaml vm/disk.img --all"))
+@click.command(epilog=examples("regionfs show disk.yaml", "regionfs show disk.yaml vm/disk.img --all",
+                               "regionfs show disk.yaml --html disk.html"))
 @manifest_argument
 @file_argument(required=False)
 @click.option("--all", "show_all", is_flag=True, help="Show every region of every file.")
+@click.option("--svg", type=click.Path(path_type=Path), metavar="F", help="Draw the maps into the SVG document F.")
+@click.option("--html", type=click.Path(path_type=Path), metavar="F", help="Draw the maps into the web page F.")
 @json_option
-def show(manifest: Path, file: str | None, show_all: bool, as_json: bool) -> None:
+def show(manifest: Path, file: str | None, show_all: bool, svg: Path | None, html: Path | None,
+         as_json: bool) -> None:
     """Show what the files of MANIFEST, or only FILE, are made of.
 
     For each file its size, the mode that would serve it on this machine and why, a picture of its map to
     scale, and its regions. In the picture a letter is a source, a capital where it is rw.
+
+    --svg and --html write the same to a file instead, to be zoomed and walked through in a browser: by mouse, touch
+    or keyboard, light or dark, without anything from elsewhere.
     """
     loaded = load_manifest(manifest)
     files = [find_file(loaded, file)] if file is not None else list(loaded.files.values())
     shown = _look(loaded, files)
+    for out, kind in ((svg, "svg"), (html, "html")):
+        if out is not None:
+            _write_picture(out, kind, loaded, shown)
     if as_json:
         print_json({"files": {item.path: _described(item) for item in shown}})
+    elif svg is not None or html is not None:
+        return
     elif len(shown) > MANY_FILES and not show_all:
         _print_list(shown)
     else:
@@ -79,6 +91,16 @@ def _look(manifest: Manifest, files: Iterable[FileSpec]) -> list[Shown]:
     choices = choose_all(manifest, facts, probe())
     return [Shown(file.path, whole_map(file, lambda key: facts[key].size), choices[file.path])
             for file in files]
+
+
+def _write_picture(out: Path, kind: str, manifest: Manifest, shown: Iterable[Shown]) -> None:
+    from regionfs.cli.export import check_target, replacing
+    from regionfs.cli.pictures.content import Pictured, page
+    from regionfs.cli.pictures.svg import document
+    check_target(out, [manifest.path, *(spec.path for spec in manifest.sources.values())], force=True)
+    pictured = [Pictured(item.path, item.regions, str(item.choice.mode), item.choice.reason) for item in shown]
+    with replacing(out) as stream:
+        stream.write((document if kind == "svg" else page)(manifest.path.name, pictured).encode("utf-8", "replace"))
 
 
 def _described(item: Shown) -> dict[str, Any]:

@@ -1,0 +1,84 @@
+"""The SVG document: every region to scale, for viewers without scripts; with them it becomes the page.
+
+Positions are written as shares of the width. A region narrower than half a unit is as wide as that.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from html import escape
+
+from regionfs.cli.common import access
+from regionfs.cli.pictures.content import Pictured, embedded, hue, script, template, text
+from regionfs.regions import Kind, Region
+from regionfs.units import human_size
+
+WIDTH = 1200
+MARGIN = 24
+BAR = 64        # height of a bar
+ROW = 150       # height of a file
+TITLE = 60      # height of what stands above the files
+LEAST = 0.5     # width of a region
+CHARACTER = 7   # about the width of a letter
+_NOT_XML = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+
+
+def document(title: str, shown: Sequence[Pictured]) -> str:
+    """An SVG document that needs nothing else."""
+    height = TITLE + ROW * len(shown) + MARGIN
+    return template("picture.svg").substitute(
+        title=_safe(title), width=WIDTH, height=height, style=text("map.css"), script=script(),
+        data=embedded(title, shown), still="\n".join(_still(title, shown, height)))
+
+
+def _still(title: str, shown: Sequence[Pictured], height: int) -> Iterator[str]:
+    yield f'<rect class="paper" width="{WIDTH}" height="{height}"/>'
+    yield f'<text class="still title" x="{MARGIN}" y="38">{_safe(title)}</text>'
+    for number, item in enumerate(shown):
+        yield from _bar(item, TITLE + ROW * number)
+
+
+def _bar(item: Pictured, top: int) -> Iterator[str]:
+    width, size, regions = WIDTH - 2 * MARGIN, max(item.regions.size, 1), item.regions
+    facts = f"{human_size(regions.size)}, {len(regions)} region{'s' * (len(regions) != 1)}, {item.mode}: {item.reason}"
+    yield f'<text class="still name" x="{MARGIN}" y="{top + 14}">{_safe(item.path)}</text>'
+    yield f'<text class="still" x="{MARGIN}" y="{top + 32}">{_safe(_fitted(facts, width))}</text>'
+    y = top + 44
+    yield f'<rect class="ground" x="{MARGIN}" y="{y}" width="{width}" height="{BAR}"/>'
+    hues = {name: hue(index) for index, name in enumerate(regions.names)}
+    for index, region in enumerate(regions):
+        x, wide = MARGIN + region.start / size * width, max(region.length / size * width, LEAST)
+        yield from _region(region, f"Region {index + 1} of {len(regions)}", x, y, wide, hues.get(region.source, 0))
+    for part in range(5):
+        anchor = ("start", "middle", "middle", "middle", "end")[part]
+        yield (f'<text class="scale" x="{MARGIN + part * width / 4:g}" y="{y + BAR + 16}" text-anchor="{anchor}">'
+               f"{human_size(regions.size * part // 4) if part else 0}</text>")
+
+
+def _region(region: Region, name: str, x: float, y: int, wide: float, colour: int) -> Iterator[str]:
+    what = region.source or str(region.kind)
+    place = f", from byte {region.offset} of it" if region.kind is Kind.SOURCE else ""
+    line = f"{min(1, wide / 4):.3g}"
+    yield (f'<g class="{region.kind}" style="--h:{colour}"><title>{name}: {_safe(what)}{place}; '
+           f"{region.length} bytes at {region.start}, {access(region.writable)}</title>"
+           f'<rect class="box" x="{x:.6g}" y="{y}" width="{wide:.6g}" height="{BAR}" style="stroke-width:{line}"/>')
+    if region.writable:
+        yield f'<rect class="rw" x="{x:.6g}" y="{y + BAR - 6}" width="{wide:.6g}" height="6"/>'
+    if label := _fitted(what, wide - 16):
+        yield f'<text class="label name" x="{x + 8:.6g}" y="{y + 27}">{_safe(label)}</text>'
+    if label := _fitted(human_size(region.length), wide - 16):
+        yield f'<text class="label" x="{x + 8:.6g}" y="{y + 45}">{label}</text>'
+    yield "</g>"
+
+
+def _fitted(words: str, width: float) -> str:
+    """As much of `words` as has room; nothing when that is not worth showing."""
+    room = int(width // CHARACTER)
+    if len(words) <= room:
+        return words
+    return f"{words[:room - 1]}…" if room > 3 else ""
+
+
+def _safe(words: str) -> str:
+    return escape(_NOT_XML.sub("\ufffd", words))

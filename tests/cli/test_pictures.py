@@ -1,0 +1,320 @@
+"""`regionfs show --html` and `--svg`: what a person sees in a browser, wide and narrow, light and dark."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from xml.etree import ElementTree
+
+import pytest
+from selenium.webdriver.common.keys import Keys
+
+from regionfs.cli.pictures.content import Pictured, page
+from regionfs.cli.pictures.svg import MARGIN, WIDTH, document
+from regionfs.regions import Kind, Region, RegionMap
+from tests.cli.browser import Page, browser
+from tests.cli.conftest import MIB, Cli
+
+WIDTHS = (1280, 480)
+REASON = "region 3 is rw, and a composed file is read-only"
+REGIONS = (
+    Region(0, 4, Kind.DATA, data=b"boot"),
+    Region(MIB, 8 * MIB, Kind.SOURCE, "esp.img", -MIB),
+    Region(8 * MIB, 40 * MIB, Kind.SOURCE, "root", 4 * MIB, writable=True),
+    Region(40 * MIB, 48 * MIB, Kind.HOLE),
+    Region(48 * MIB, 56 * MIB, Kind.ERROR),
+)
+SHOWN = (Pictured("vm/disk.img", RegionMap(64 * MIB, REGIONS), "userspace", REASON),)
+MANY = 10_000
+
+
+@pytest.fixture(scope="module")
+def chromium() -> Iterator[Page]:
+    """One browser for all tests."""
+    with browser() as seen:
+        yield seen
+
+
+@pytest.fixture
+def pictures(tmp_path: Path) -> dict[str, Path]:
+    """SHOWN as a page and as an SVG document."""
+    (tmp_path / "disk.html").write_text(page("disk.yaml", SHOWN))
+    (tmp_path / "disk.svg").write_text(document("disk.yaml", SHOWN))
+    return {"html": tmp_path / "disk.html", "svg": tmp_path / "disk.svg"}
+
+
+@pytest.fixture
+def crowd(tmp_path: Path) -> Path:
+    """A page of one file with MANY regions over three sources."""
+    regions = [Region(n * 4096, (n + 1) * 4096, Kind.SOURCE, "abc"[n % 3], 0, n % 3 == 2) for n in range(MANY)]
+    path = tmp_path / "many.html"
+    path.write_text(page("many.yaml", [Pictured("big", RegionMap(MANY * 4096, regions), "userspace", "many")]))
+    return path
+
+
+def boxes(seen: Page) -> list[tuple[float, float]]:
+    """(left, right) of every region drawn, from the strip's left edge, in pixels, in order."""
+    return [(left, right) for left, right in seen.run("""
+        const left = document.querySelector(".strip").getBoundingClientRect().left;
+        return [...document.querySelectorAll("[data-region] > .box")].map(box => box.getBoundingClientRect())
+            .map(box => [box.left - left, box.right - left]).sort((one, other) => one[0] - other[0])""")]
+
+
+def tip(seen: Page) -> dict[str, str]:
+    """The tip's rows, its title as "", when it is to be seen as a whole; else nothing."""
+    return dict(seen.run("""
+        const tip = document.querySelector(".tip"), box = tip.getBoundingClientRect();
+        const inside = box.left >= 0 && box.top >= 0 && box.right <= innerWidth && box.bottom <= innerHeight;
+        const rows = [...tip.querySelectorAll("dt")].map(term => [term.textContent, term.nextSibling.textContent]);
+        return inside && !tip.hidden ? [["", tip.querySelector("strong").textContent], ...rows] : []"""))
+
+
+def focus(seen: Page) -> None:
+    """Tab until the first map has the focus."""
+    seen.press(*[Keys.TAB] * 2)  # past the one button that is not disabled
+    assert "strip" == seen.run("return document.activeElement.getAttribute('class')")
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+@pytest.mark.parametrize("kind", ["html", "svg"])
+def test_every_region_is_seen_to_scale(chromium: Page, pictures: dict[str, Path], kind: str, width: int) -> None:
+    """Each has its share of the width, at least 2 pixels; those with room have their name; nothing sticks out."""
+    chromium.open(pictures[kind], width)
+    strip = chromium.run("return document.querySelector('.strip').getBoundingClientRect().width")
+    assert strip > width * .8
+    drawn = boxes(chromium)
+    assert len(REGIONS) == len(drawn)
+    for region, (left, right) in zip(REGIONS, drawn, strict=True):
+        assert region.start / (64 * MIB) * strip == pytest.approx(left, abs=2)
+        assert max(region.length / (64 * MIB) * strip, 2) == pytest.approx(right - left, abs=2)
+    assert ["root", "32 MiB, rw"] == chromium.texts('[data-region="2"] .label')
+    assert {"hole", "8 MiB"} == set(chromium.texts('[data-region="3"] .label'))
+    assert ("vm/disk.img", "userspace") == (chromium.texts("h2")[0], chromium.texts(".mode")[0])
+    assert REASON in chromium.texts(".facts")[1]
+    assert chromium.run("return document.documentElement.scrollWidth <= innerWidth")
+    assert [] == chromium.complaints()
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+@pytest.mark.parametrize("kind", ["html", "svg"])
+def test_the_pointer_brings_what_a_region_is(chromium: Page, pictures: dict[str, Path], kind: str, width: int) -> None:
+    """Source, offsets, access, mode and reason, wholly in view; a gap says that it is one."""
+    chromium.open(pictures[kind], width)
+    chromium.hover(chromium.one('[data-region="2"] .box'))
+    assert {"": "Region 3 of 5: root", "Start": "8 MiB (8,388,608 bytes)", "Length": "32 MiB (33,554,432 bytes)",
+            "End": "40 MiB (41,943,040 bytes)", "Kind": "source", "Source": "root",
+            "Offset": "12 MiB (12,582,912 bytes)", "Access": "rw: writes go to the source", "Mode": "userspace",
+            "Reason": REASON} == tip(chromium)
+    chromium.hover(chromium.one('[data-region="4"] .box'))
+    assert ("Region 5 of 5: error", "error") == (tip(chromium)[""], tip(chromium)["Kind"])
+    chromium.hover(chromium.one("h1"))
+    assert {} == tip(chromium)
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+@pytest.mark.parametrize("kind", ["html", "svg"])
+def test_the_keyboard_does_the_same(chromium: Page, pictures: dict[str, Path], kind: str, width: int) -> None:
+    """Arrows, Home and End go from region to region; assistive technology is told the same words."""
+    chromium.open(pictures[kind], width)
+    focus(chromium)
+    assert "Region 1 of 5: inline data" == tip(chromium)[""]
+    chromium.press(Keys.ARROW_RIGHT)
+    assert ("Region 2 of 5: esp.img", "ro", "0 bytes") == (
+        tip(chromium)[""], tip(chromium)["Access"], tip(chromium)["Offset"])
+    active = chromium.one(f"#{chromium.one('.strip').get_attribute('aria-activedescendant')}")
+    assert ("option", "true", "2", "5") == tuple(
+        active.get_attribute(name) for name in ("role", "aria-selected", "aria-posinset", "aria-setsize"))
+    assert f"Source esp.img, Offset 0 bytes, Access ro, Mode userspace, Reason {REASON}" in (
+        active.get_attribute("aria-label") or "")
+    chromium.press(Keys.END)
+    assert "Region 5 of 5: error" == tip(chromium)[""]
+    chromium.press(Keys.ESCAPE)
+    assert {} == tip(chromium)
+
+
+def pixel(seen: Page) -> str:
+    """What a pixel stands for, as the page says it."""
+    return seen.texts(".pixel")[0]
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+@pytest.mark.parametrize("kind", ["html", "svg"])
+def test_zoom(chromium: Page, pictures: dict[str, Path], kind: str, width: int) -> None:
+    """By button, key and wheel; 0 and All go back; Enter fills the view with a region."""
+    chromium.open(pictures[kind], width)
+    at_first, wide = pixel(chromium), boxes(chromium)[2]
+    chromium.one('button[title="Zoom in"]').click()
+    chromium.settle()
+    assert at_first != pixel(chromium)
+    left, right = next(box for box in boxes(chromium) if box[1] - box[0] > 200)
+    assert wide[1] - wide[0] < right - left
+    chromium.one('button[title="Show all of"]').click()
+    chromium.settle()
+    assert at_first == pixel(chromium)
+    focus_from_button(chromium)
+    chromium.press("+", "+")
+    assert at_first != pixel(chromium)
+    chromium.press("0")
+    assert at_first == pixel(chromium)
+    chromium.press(Keys.HOME, Keys.ARROW_RIGHT, Keys.ENTER)
+    left, right = boxes(chromium)[0]
+    strip = chromium.run("return document.querySelector('.strip').clientWidth")
+    assert pytest.approx(strip / 1.2, abs=3) == right - left
+    chromium.press("0")
+    wheel(chromium, -400)
+    assert at_first != pixel(chromium)
+    wheel(chromium, 4000)
+    wheel(chromium, 4000)
+    assert at_first == pixel(chromium)
+    assert [] == chromium.complaints()
+
+
+def focus_from_button(seen: Page) -> None:
+    """The strip again after a button was used."""
+    seen.run("document.querySelector('.strip').focus({focusVisible: true})")
+    seen.settle()
+
+
+def wheel(seen: Page, amount: int) -> None:
+    """Turn the wheel over the map's middle; negative is up."""
+    box = seen.run("const box = document.querySelector('.strip').getBoundingClientRect();"
+                   "return [box.left + box.width / 2, box.top + 60]")
+    seen.driver.execute_cdp_cmd("Input.dispatchMouseEvent", {
+        "type": "mouseWheel", "x": box[0], "y": box[1], "deltaX": 0, "deltaY": amount})
+    seen.settle()
+
+
+def test_dragging_moves_a_zoomed_map(chromium: Page, pictures: dict[str, Path]) -> None:
+    """And the tip stays away meanwhile."""
+    from selenium.webdriver import ActionChains
+    chromium.open(pictures["html"])
+    wheel(chromium, -400)
+    before = chromium.texts(".range")[0]
+    ActionChains(chromium.driver).drag_and_drop_by_offset(chromium.one(".strip"), -200, 0).perform()
+    chromium.settle()
+    assert before != chromium.texts(".range")[0]
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+def test_ten_thousand_regions(chromium: Page, crowd: Path, width: int) -> None:
+    """No more boxes than pixels; the last region is a key away, and a zoom tells it from its neighbours."""
+    chromium.open(crowd, width)
+    assert width // 4 < len(chromium.all("[data-region]")) <= width
+    assert ["regions too narrow to tell apart are drawn together; zoom in"] == chromium.texts(".note")
+    assert MANY == sum(chromium.run("return [...document.querySelectorAll('[data-region]')]"
+                                    ".map(box => +box.dataset.together)"))
+    focus(chromium)
+    chromium.press(Keys.END)
+    assert "Region 10,000 of 10,000: a" == tip(chromium)[""]
+    chromium.press(Keys.ENTER)
+    assert ["a", "4 KiB"] == chromium.texts(f'[data-region="{MANY - 1}"] .label')
+    assert [""] == chromium.texts(".note")
+    chromium.press(Keys.ARROW_LEFT)
+    assert "Region 9,999 of 10,000: c" == tip(chromium)[""]
+    assert [] == chromium.complaints()
+
+
+def test_the_table_is_paged_and_leads_to_the_map(chromium: Page, crowd: Path) -> None:
+    """A hundred rows at a time; a row's button chooses its region."""
+    chromium.open(crowd)
+    chromium.one("summary").click()
+    chromium.settle()
+    assert (100, "1 to 100 of 10,000") == (len(chromium.all("tbody tr")), chromium.texts(".pager span")[0])
+    chromium.all(".pager button")[1].click()
+    assert ["102", "413,696", "4,096", "source", "rw", "c", "413,696"] == chromium.texts("tbody tr:nth-child(2) td")
+    chromium.one("tbody tr:nth-child(2) button").click()
+    chromium.settle()
+    assert "f0r101" == chromium.one(".strip").get_attribute("aria-activedescendant")
+
+
+@pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
+def test_every_label_can_be_read(chromium: Page, tmp_path: Path, dark: bool) -> None:
+    """Contrast of 4.5 at least between text and what it stands on, for 20 sources, in both colour schemes."""
+    size = 21 * MIB
+    regions = RegionMap(size, [Region(n * MIB, (n + 1) * MIB, Kind.SOURCE, f"{n}.img") for n in range(20)])
+    path = tmp_path / "colours.html"
+    path.write_text(page("colours.yaml", [Pictured("colours", regions, "composed", "all regions are ro")]))
+    chromium.open(path, dark=dark)
+    pairs = chromium.run("""
+        const pen = new OffscreenCanvas(1, 1).getContext("2d", {willReadFrequently: true});
+        const luminance = colour => {
+            pen.fillStyle = colour; pen.fillRect(0, 0, 1, 1);
+            const [r, g, b] = [...pen.getImageData(0, 0, 1, 1).data].map(v => v / 255)
+                .map(v => v <= .04045 ? v / 12.92 : ((v + .055) / 1.055) ** 2.4);
+            return .2126 * r + .7152 * g + .0722 * b;
+        };
+        const contrast = (one, other) => {
+            const [low, high] = [luminance(one), luminance(other)].sort((a, b) => a - b);
+            return (high + .05) / (low + .05);
+        };
+        const css = (node, name) => getComputedStyle(node)[name], at = name => document.querySelector(name);
+        const ground = css(at(".card"), "backgroundColor");
+        return [
+            ...[...document.querySelectorAll(".source")].filter(box => box.querySelector(".label")).map(
+                box => contrast(css(box.querySelector(".label"), "fill"), css(box.querySelector(".box"), "fill"))),
+            ...[".facts", ".mode", "h2", "summary", ".legend .soft", ".view"].map(
+                name => contrast(css(at(name), "color"), ground)),
+            contrast(css(at(".scale"), "fill"), ground),
+        ]""")
+    assert 27 == len(pairs)
+    assert min(pairs) >= 4.5
+    lightness = chromium.run("return getComputedStyle(document.body).backgroundColor.match(/\\d+/g).map(Number)")
+    assert dark == (max(lightness) < 64)
+
+
+@pytest.mark.parametrize("kind", ["html", "svg"])
+def test_names_are_text_whatever_they_hold(chromium: Page, tmp_path: Path, kind: str) -> None:
+    """Markup, quotes, control characters and the end of a script element do nothing but be shown."""
+    name = "]]></script><script>document.title='gone'</script>\"'&\x01.img"
+    shown = [Pictured(name, RegionMap(MIB, [Region(0, MIB, Kind.SOURCE, name)]), "userspace", "<b>why</b>")]
+    path = tmp_path / f"names.{kind}"
+    path.write_text((page if kind == "html" else document)("<i>names</i>", shown))
+    chromium.open(path)
+    assert ([name], ["<i>names</i>"]) == (chromium.texts("h2"), chromium.texts("h1"))
+    assert "gone" not in chromium.driver.title
+    assert [] == chromium.complaints()
+
+
+def test_large_numbers_are_exact(chromium: Page, tmp_path: Path) -> None:
+    """Bytes above 2^53, which JavaScript's numbers would round."""
+    odd = 2**60 + 1
+    regions = RegionMap(2**61, [Region(odd, odd + 2**59, Kind.SOURCE, "s", 2 - odd)])
+    path = tmp_path / "large.html"
+    path.write_text(page("large.yaml", [Pictured("large", regions, "userspace", "large")]))
+    chromium.open(path)
+    focus(chromium)
+    assert ("1048576 TiB (1,152,921,504,606,846,977 bytes)", "2 bytes") == (
+        tip(chromium)["Start"], tip(chromium)["Offset"])
+
+
+def test_without_scripts_the_svg_is_a_picture() -> None:
+    """Well-formed, a box to scale and a title for every region."""
+    root = ElementTree.fromstring(document("disk\x01.yaml", SHOWN))
+    space = {"s": "http://www.w3.org/2000/svg"}
+    groups = [group for group in root.findall(".//s:g", space) if group.find("s:title", space) is not None]
+    assert [region.kind for region in REGIONS] == [group.get("class") for group in groups]
+    titles = [group.findtext("s:title", "", space) for group in groups]
+    assert "Region 3 of 5: root, from byte 12582912 of it; 33554432 bytes at 8388608, rw" == titles[2]
+    box = groups[2].find("s:rect", space)
+    assert box is not None
+    inner = WIDTH - 2 * MARGIN
+    assert (pytest.approx(MARGIN + inner / 8), pytest.approx(inner / 2)) == (
+        float(box.get("x", "")), float(box.get("width", "")))
+
+
+def test_show_writes_them(run: Cli, disk: Path, tmp_path: Path) -> None:
+    """Both at once, complete in themselves, and nothing to stdout; the mode's reason is in them."""
+    page_path, drawing = tmp_path / "disk.html", tmp_path / "disk.svg"
+    result = run("show", disk, "--html", page_path, "--svg", drawing)
+    assert (0, "") == (result.exit_code, result.output)
+    for path in (page_path, drawing):
+        assert "vm/disk.img" in path.read_text()
+        assert "://" not in path.read_text().replace("http://www.w3.org/", "")
+
+
+def test_a_source_is_never_overwritten(run: Cli, disk: Path) -> None:
+    """Nor the manifest."""
+    for name in ("root.img", "disk.yaml"):
+        before = (disk.parent / name).read_bytes()
+        assert 2 == run("show", disk, "--html", disk.parent / name).exit_code
+        assert before == (disk.parent / name).read_bytes()
