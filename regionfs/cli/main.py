@@ -49,7 +49,28 @@ COMMANDS = {
 }
 
 
-class Commands(click.Group):
+class Reporting(click.Command):
+    """A command whose errors become messages and exit statuses."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command."""
+        try:
+            result = super().invoke(ctx)
+            sys.stdout.flush()
+            return result
+        except ManifestError as error:
+            _fail(ctx, str(error), error.exit_status)
+        except RegionfsError as error:
+            _fail(ctx, f"regionfs: {error}", error.exit_status)
+        except BrokenPipeError:
+            raise  # click ends quietly
+        except OSError as error:
+            _fail(ctx, f"regionfs: {_described(error)}", 1)
+        except KeyboardInterrupt:
+            ctx.exit(INTERRUPTED)
+
+
+class Commands(Reporting, click.Group):
     """The commands of a table, each imported when it is called."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
@@ -84,23 +105,6 @@ class Commands(click.Group):
                  if name.startswith(incomplete)]
         return [*names, *click.Command.shell_complete(self, ctx, incomplete)]
 
-    def invoke(self, ctx: click.Context) -> Any:
-        """Run the command; errors become messages and exit statuses."""
-        try:
-            result = super().invoke(ctx)
-            sys.stdout.flush()
-            return result
-        except ManifestError as error:
-            _fail(ctx, str(error), error.exit_status)
-        except RegionfsError as error:
-            _fail(ctx, f"regionfs: {error}", error.exit_status)
-        except BrokenPipeError:
-            raise  # click ends quietly
-        except OSError as error:
-            _fail(ctx, f"regionfs: {_described(error)}", 1)
-        except KeyboardInterrupt:
-            ctx.exit(INTERRUPTED)
-
 
 def _fail(ctx: click.Context, message: str, exit_status: int) -> NoReturn:
     click.echo(message, err=True)
@@ -128,8 +132,13 @@ def cli() -> None:
 
 def main() -> None:
     """Run the command line of this process and exit."""
+    run(cli, "regionfs")
+
+
+def run(command: click.Command, name: str) -> None:
+    """Run `command` with this process's arguments and exit."""
     try:
-        cli.main(prog_name="regionfs", complete_var="_REGIONFS_COMPLETE")
+        command.main(prog_name=name, complete_var="_REGIONFS_COMPLETE")
     finally:
         _settle_stdout()
 

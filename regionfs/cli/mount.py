@@ -10,30 +10,38 @@ from regionfs.cli.common import examples, manifest_argument
 
 
 @click.command(epilog=examples("regionfs mount disk.yaml /mnt/vm",
-                               "regionfs mount -f --modes passthrough,userspace disk.yaml /mnt/vm"))
+                               "regionfs mount -f --modes passthrough,userspace disk.yaml /mnt/vm",
+                               "regionfs mount -o ro,allow_other --confine /srv/images disk.yaml /mnt/vm"))
 @manifest_argument
 @click.argument("directory", type=click.Path(path_type=Path))
 @click.option("-f", "--foreground", is_flag=True, help="Stay in the foreground; log to stderr.")
-@click.option("-o", "options", metavar="OPTS", default="", help="Mount options as in mount(8): ro,allow_other,...")
-@click.option("--engine", type=click.Choice(["auto", "native", "pyfuse3"]), default="auto", show_default=True,
-              help="Who speaks FUSE.")
+@click.option("-o", "options", metavar="OPTS", default="", help="Mount options as in mount(8): ro,allow_other,... "
+              "and engine=, modes= (parted by colons), confine=, log_level=.")
+@click.option("--engine", type=click.Choice(["auto", "native", "pyfuse3"]), help="Who speaks FUSE.  [default: auto]")
 @click.option("--modes", metavar="LIST", help="Modes to use, in this order; others are forbidden.")
 @click.option("--allow-other", is_flag=True, help="Let other users in; permissions are still checked.")
+@click.option("--confine", metavar="DIR", help="Refuse sources outside DIR: no symbolic link, mount or .. leads out.")
 @click.option("--ro", is_flag=True, help="Mount read-only.")
-@click.option("-v", "--verbose", is_flag=True, help="Log more.")
-def mount(manifest: Path, directory: Path, foreground: bool, options: str, engine: str, modes: str | None,
-          allow_other: bool, ro: bool, verbose: bool) -> None:
+@click.option("--log-level", type=click.Choice(["debug", "info", "warning", "error"]),
+              help="Log from this level on.  [default: info]")
+@click.option("-v", "--verbose", "log_level", flag_value="debug", help="As --log-level debug.")
+@click.option("-q", "--quiet", "log_level", flag_value="warning", help="As --log-level warning.")
+def mount(manifest: Path, directory: Path, foreground: bool, options: str, allow_other: bool, ro: bool,
+          **own: str | None) -> None:
     """Mount MANIFEST on DIRECTORY; returns when the mount answers."""
+    from regionfs.wire.options import escape
+    flags = [word for word, given in (("allow_other", allow_other), ("ro", ro)) if given]
+    values = [f"{name}={escape(value)}" for name, value in own.items() if value is not None]
+    mount_words(manifest, directory, ",".join([options, *flags, *values]), foreground)
+
+
+def mount_words(manifest: Path, directory: Path, words: str, foreground: bool = False) -> None:
+    """Mount with the options `words` of -o; returns when the mount answers, or has ended in the foreground."""
     from regionfs.daemon import start
     from regionfs.daemon.config import MountConfig
-    from regionfs.modes.choose import DEFAULT_ORDER, parse_modes
-    from regionfs.wire.options import parse_options
 
-    words = ",".join([options, *(["allow_other"] if allow_other else []), *(["ro"] if ro else [])])
-    path, point = manifest.absolute(), directory.resolve()
-    config = MountConfig(manifest=path, mountpoint=point, options=parse_options(words, fsname=str(path)),
-                         engine=engine, modes=parse_modes(modes) if modes else DEFAULT_ORDER, verbose=verbose)
-    start.check_mountpoint(point, nonempty="nonempty" in words.split(","))
+    config = MountConfig.from_options(manifest, directory, words)
+    start.check_mountpoint(config.mountpoint, nonempty="nonempty" in words.split(","))
     if foreground:
         start.serve_in_foreground(config)
     start.serve_in_background(config)

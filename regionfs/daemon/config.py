@@ -7,10 +7,13 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from regionfs.modes.choose import DEFAULT_ORDER, Mode
-from regionfs.wire.options import MountOptions
+from regionfs.daemon.logs import LEVELS
+from regionfs.errors import UsageError
+from regionfs.modes.choose import DEFAULT_ORDER, Mode, parse_modes
+from regionfs.wire.options import MountOptions, parse_options
 
 ENGINES = ("auto", "native", "pyfuse3")
+OWN = ("engine", "modes", "confine", "log_level")  # options of mount that are not mount(2)'s
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,19 +25,34 @@ class MountConfig:
     options: MountOptions = field(default_factory=MountOptions)
     engine: str = "auto"
     modes: tuple[Mode, ...] = DEFAULT_ORDER
-    verbose: bool = False
+    confine: Path | None = None  # absolute, resolved: sources lie beneath it
+    log_level: str = "info"
+
+    @staticmethod
+    def from_options(manifest: Path, directory: Path, text: str) -> MountConfig:
+        """The mount that `-o text` asks for; modes are parted by colons there. Raises UsageError."""
+        path = manifest.absolute()
+        options = parse_options(text, own=OWN, fsname=str(path))
+        own, modes = options.own, options.own.get("modes")
+        return MountConfig(
+            path, directory.resolve(), replace(options, own={}),
+            engine=_one_of(ENGINES, "engine", own.get("engine", "auto")),
+            modes=DEFAULT_ORDER if modes is None else parse_modes(modes.replace(":", ",")),
+            confine=_directory(own["confine"]) if "confine" in own else None,
+            log_level=_one_of(LEVELS, "log_level", own.get("log_level", "info")))
 
     def to_json(self) -> str:
         """A line of text."""
-        values = asdict(self)
-        return json.dumps({**values, "manifest": str(self.manifest), "mountpoint": str(self.mountpoint)})
+        return json.dumps(asdict(self), default=str)
 
     @staticmethod
     def from_json(text: str) -> MountConfig:
         """The inverse of to_json."""
         values: dict[str, Any] = json.loads(text)
+        confine = values["confine"]
         return MountConfig(Path(values["manifest"]), Path(values["mountpoint"]), MountOptions(**values["options"]),
-                           values["engine"], tuple(Mode(mode) for mode in values["modes"]), values["verbose"])
+                           values["engine"], tuple(Mode(mode) for mode in values["modes"]),
+                           None if confine is None else Path(confine), values["log_level"])
 
     @property
     def wants_backing(self) -> bool:
@@ -49,3 +67,16 @@ class MountConfig:
     def with_manifest(self, path: Path) -> MountConfig:
         """The same mount of another manifest."""
         return replace(self, manifest=path)
+
+
+def _one_of(known: tuple[str, ...], name: str, value: str) -> str:
+    if value not in known:
+        raise UsageError(f"{name}={value}: known are {', '.join(known)}")
+    return value
+
+
+def _directory(value: str) -> Path:
+    path = Path(value).resolve()
+    if not value or not path.is_dir():
+        raise UsageError(f"confine={value}: give the directory that sources must lie in")
+    return path

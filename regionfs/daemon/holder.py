@@ -30,7 +30,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from regionfs.daemon import control, failure, runtime
+from regionfs.daemon import control, failure, logs, runtime
 from regionfs.daemon.broken import Broken
 from regionfs.daemon.config import MountConfig
 from regionfs.daemon.link import Link
@@ -348,7 +348,7 @@ def hold(config: MountConfig, tell: Callable[[dict[str, Any]], None], log_format
 
     `tell` gets {} once the mount answers, or failure.describe's values when it cannot be made.
     """
-    logging.basicConfig(level=logging.DEBUG if config.verbose else logging.INFO, stream=sys.stderr, format=log_format)
+    logs.begin(config.log_level, log_format)
     try:
         return Holder(config, tell).run()
     except (RegionfsError, OSError) as error:

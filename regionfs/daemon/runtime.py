@@ -19,10 +19,6 @@ from typing import NamedTuple
 
 from regionfs.errors import MountError
 
-LOG_FORMAT = "%(asctime)s regionfs[%(process)d] %(levelname)s: %(message)s"
-
-TTY_FORMAT = "regionfs: %(message)s"
-
 
 class Known(NamedTuple):
     """A mount that a holder has announced; `alive` while that holder runs."""

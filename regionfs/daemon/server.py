@@ -19,7 +19,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from regionfs.daemon import control, failure, runtime
+from regionfs.daemon import control, failure, logs, runtime
 from regionfs.daemon.config import MountConfig
 from regionfs.daemon.link import Link
 from regionfs.daemon.reload import compare, swap
@@ -78,7 +78,8 @@ class Server:
     def _read(self, path: Path) -> Layer:
         """A manifest and its sources as they are. Raises ManifestError, SourceError, MountError."""
         from regionfs.manifest.load import load
-        manifest = load(path)
+        confine = self._config.confine
+        manifest = load(path if confine is None else path.parent.resolve() / path.name, confine=confine)
         self._check_sources(manifest)
         return Layer(manifest, inspect_sources(manifest), time.time_ns())
 
@@ -105,9 +106,10 @@ class Server:
             device.Registry(fd).trial(source)
 
         self._make_fs(_abilities(negotiated, trial), number)
-        self._store.revive(self.fs)
         self._native = native = Native(self.fs, fd, negotiated, Ledger(runtime.ledger_of(self._config.mountpoint)),
                                        before_first=self._raise_read_ahead)
+        self.fs.knows = native.knows
+        self._store.revive(self.fs)
         self._store.record(self.fs, number)
         self.fs.on_change = self._record
         return lambda: native.run(resume=words["resume"])
@@ -234,8 +236,7 @@ def main() -> None:
     link, config = Link.adopt(int(sys.argv[1])), MountConfig.from_json(sys.argv[2])
     for number in (signal.SIGINT, signal.SIGHUP, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)  # the holder hears them
-    logging.basicConfig(level=logging.DEBUG if config.verbose else logging.INFO, stream=sys.stderr,
-                        format=runtime.LOG_FORMAT)
+    logs.begin(config.log_level, logs.FILE_FORMAT)
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))  # a descriptor for each source
     try:

@@ -11,7 +11,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, NoReturn
 
-from regionfs.daemon import control, failure, runtime
+from regionfs.daemon import control, failure, logs, runtime
 from regionfs.daemon.config import MountConfig
 from regionfs.errors import MountError, RegionfsError
 from regionfs.wire import device, mounts
@@ -37,7 +37,7 @@ def serve_in_foreground(config: MountConfig) -> NoReturn:
     """Become the holder; the log goes to stderr. Raises the mount's error when it cannot be made."""
     from regionfs.daemon.holder import hold
     failed: list[RegionfsError] = []
-    status = hold(config, lambda answer: failed.append(failure.revive(answer)) if answer else None, runtime.TTY_FORMAT)
+    status = hold(config, lambda answer: failed.append(failure.revive(answer)) if answer else None, logs.TTY_FORMAT)
     if failed:
         raise failed[0]
     raise SystemExit(status)
@@ -82,7 +82,7 @@ def _become_holder(config: MountConfig, log: Path, send: int) -> NoReturn:
         output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND | os.O_CLOEXEC, 0o600)
         for descriptor, stream in ((null, 0), (output, 1), (output, 2)):
             os.dup2(descriptor, stream)
-        status = hold(config, tell, runtime.LOG_FORMAT)
+        status = hold(config, tell, logs.FILE_FORMAT)
     except BaseException:
         traceback.print_exc()
     finally:
