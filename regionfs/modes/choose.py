@@ -108,6 +108,8 @@ def choose(file: FileSpec, facts: Mapping[str, SourceFacts], kernel: Kernel,
     suggested = _suggested(file, facts)
     if suggested in objections:
         return Choice(Mode.USERSPACE, objections[suggested])
+    if Mode.USERSPACE not in allowed:  # choose_all refuses the file: every mode that was asked for says why
+        return Choice(Mode.USERSPACE, "; ".join(objections.values()))
     if suggested in allowed:
         return Choice(Mode.USERSPACE, f"userspace comes before {suggested} in the modes asked for")
     return Choice(Mode.USERSPACE, f"{suggested} is not among the modes asked for")

@@ -190,7 +190,8 @@ def test_a_forced_mode_that_cannot_be_had() -> None:
     with pytest.raises(ModeError) as caught:
         choices(files, STOCK, (Mode.PASSTHROUGH, Mode.COMPOSED))
     assert ("rw: no mode of passthrough,composed can serve it: region 1 is rw, and a composed file is read-only\n"
-            "disk: no mode of passthrough,composed can serve it: iomap is not among the modes asked for"
+            "disk: no mode of passthrough,composed can serve it: disk is a block device, and only regular files "
+            "can be passed through; it follows the size of disk, and a composed file cannot"
             ) == str(caught.value)
     assert ["rw", "disk"] == list(caught.value.refused)
 
