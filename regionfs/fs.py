@@ -65,17 +65,34 @@ class FileSystem:
         self._attributes = AttributeReader(time.time_ns() if loaded is None else loaded)
         self._sharing = Sharing(())
         self.on_change: Callable[[], None] = lambda: None  # called when inode numbers came or went
+        self.knows: Callable[[int], bool] = lambda ino: False  # whether the kernel still holds an inode; may wait
         self.share()
 
     def forget(self, inodes: Iterable[int]) -> None:
-        """The kernel dropped these inodes: files that have no name any more are gone for good."""
-        if sum(self.tree.forget(ino) for ino in inodes):
-            self.share()
+        """The kernel dropped references: retired files that it holds no more are gone for good."""
+        if self._drop(inodes):
             self.on_change()
+
+    def swap(self, tree: Tree) -> None:
+        """Another tree takes the place of this one; what it retired is still served."""
+        self.tree = tree
+        self.share()
+
+    def sweep(self) -> bool:
+        """Let go of what was retired and the kernel does not hold; True when there was any."""
+        return self._drop(node.ino for node in self.tree.retired())
+
+    def _drop(self, inodes: Iterable[int]) -> bool:
+        gone = [ino for ino in inodes if self.tree.is_retired(ino) and not self.knows(ino)]
+        for ino in gone:
+            self.tree.drop(ino)
+        if gone:
+            self.share()
+        return bool(gone)
 
     def share(self) -> None:
         """Work out anew which files show the same bytes, after the tree has changed."""
-        files = (node for node in self.tree.nodes.values() if isinstance(node, FileNode))
+        files = (node for node in list(self.tree.nodes.values()) if isinstance(node, FileNode))
         self._sharing = Sharing(
             Shown(node.ino, node.spec, {key: node.sources.facts(key).identity for key in node.spec.sources})
             for node in files)
@@ -93,8 +110,6 @@ class FileSystem:
         child = self._directory(parent).children.get(name)
         if child is None:
             raise OSError(errno.ENOENT, os.fsdecode(name))
-        if isinstance(child, FileNode):
-            child.known = True
         return self._attributes.read(child)
 
     def readdir(self, ino: int) -> list[tuple[bytes, int, int]]:
@@ -282,7 +297,7 @@ class FileSystem:
     def sync(self) -> None:
         """Flush every rw source of the mount."""
         written: dict[Sources, set[str]] = {}
-        for node in self.tree.nodes.values():
+        for node in list(self.tree.nodes.values()):
             if isinstance(node, FileNode) and node.spec.writable:
                 written.setdefault(node.sources, set()).update(node.spec.rw_sources)
         for sources, keys in written.items():

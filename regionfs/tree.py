@@ -7,7 +7,7 @@ server needs nothing from the old one to understand the kernel's requests.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from hashlib import blake2b
 
@@ -40,7 +40,6 @@ class FileNode:
     generation: int = 0    # of its inode number: raised whenever the file's handles part from those before
     counters: Counters = field(default_factory=Counters)
     cached: object = None  # the stamps of its sources that the kernel's page cache was filled from
-    known: bool = False    # the kernel may hold its inode, and will say when it forgets it
     trouble: str = ""      # the log line its last failed open wrote; said once
 
 
@@ -63,6 +62,7 @@ class Tree:
                  generations: Mapping[str, int] | None = None) -> None:
         self.nodes: dict[int, Node] = {ROOT: Directory(ROOT, ROOT)}
         self.files: dict[str, FileNode] = {}
+        self._retired: set[int] = set()  # inode numbers of nodes without a name
         for path, spec in manifest.files.items():
             generation = generations.get(path, 0) if generations else 0
             self._add(FileNode(self._inode(path, generation), spec, choices[path], sources, generation))
@@ -71,14 +71,16 @@ class Tree:
         """Give a file another inode number; open handles keep the old one. Returns its new node."""
         generation = node.generation + 1
         ino = self._inode(node.spec.path, generation)
-        new = replace(node, ino=ino, generation=generation, known=False, cached=None)
+        new = replace(node, ino=ino, generation=generation, cached=None)
         self._add(new)
+        self._retired.add(node.ino)
         return new
 
-    def revive(self, spec: FileSpec, choice: Choice, sources: Sources, generation: int) -> None:
+    def revive(self, spec: FileSpec, choice: Choice, sources: Sources, generation: int) -> FileNode:
         """A nameless file from before this process, for the handles that are open on it."""
-        node = FileNode(self._inode(spec.path, generation), spec, choice, sources, generation, known=True)
-        self.nodes[node.ino] = node
+        node = FileNode(self._inode(spec.path, generation), spec, choice, sources, generation)
+        self.retire(node)
+        return node
 
     def keep(self, node: FileNode) -> None:
         """Put a node in place of the new one of its path: the file is what it was."""
@@ -87,20 +89,21 @@ class Tree:
 
     def retire(self, node: Node) -> None:
         """Keep a nameless node for the handles that are open on it."""
-        self.nodes.setdefault(node.ino, node)
+        self.nodes[node.ino] = node
+        self._retired.add(node.ino)
 
-    def retired(self) -> Iterator[FileNode]:
-        """Files without a name in the tree."""
-        return (node for node in self.nodes.values()
-                if isinstance(node, FileNode) and self.files.get(node.spec.path) is not node)
+    def retired(self) -> list[Node]:
+        """Nodes without a name in the tree."""
+        return [self.nodes[ino] for ino in list(self._retired)]
 
-    def forget(self, ino: int) -> bool:
-        """The kernel dropped an inode; True when it was a nameless file's, which is now gone."""
-        node = self.nodes.get(ino)
-        if not isinstance(node, FileNode) or self.files.get(node.spec.path) is node:
-            return False
+    def is_retired(self, ino: int) -> bool:
+        """True for a node without a name in the tree."""
+        return ino in self._retired
+
+    def drop(self, ino: int) -> None:
+        """Let go of a retired node: the kernel has forgotten it."""
+        self._retired.discard(ino)
         del self.nodes[ino]
-        return True
 
     def _add(self, node: FileNode) -> None:
         path = node.spec.path

@@ -47,21 +47,19 @@ def compare(fs: FileSystem, manifest: Manifest, facts: Mapping[str, SourceFacts]
     return difference
 
 
-def swap(fs: FileSystem, manifest: Manifest, sources: Sources, choices: Mapping[str, Choice],
-         difference: Difference, generation: int) -> list[tuple[int, bytes]]:
-    """Put `manifest` in place; returns (directory inode, name) of what the kernel must look up again."""
+def build(fs: FileSystem, manifest: Manifest, sources: Sources, choices: Mapping[str, Choice],
+          difference: Difference, generation: int) -> Tree:
+    """The tree that is to take the place of the one served; what has no name in it is retired there."""
     old = fs.tree
     generations = dict.fromkeys((*difference.added, *difference.changed), generation)
     new = Tree(manifest, choices, sources, generations)
     for path in difference.unchanged:
         old.files[path].choice = choices[path]
         new.keep(old.files[path])
-    for ino, node in old.nodes.items():
-        if isinstance(node, Directory) or (node is not new.nodes.get(ino) and node.known):
+    for ino, node in list(old.nodes.items()):
+        if ino not in new.nodes:
             new.retire(node)
-    fs.tree = new
-    fs.share()
-    return _names(old, new)
+    return new
 
 
 def _same(node: FileNode, manifest: Manifest, path: str, facts: Mapping[str, SourceFacts], choice: Choice) -> bool:
@@ -70,8 +68,8 @@ def _same(node: FileNode, manifest: Manifest, path: str, facts: Mapping[str, Sou
         node.sources.same(key, manifest.sources[key], facts[key]) for key in spec.sources)
 
 
-def _names(old: Tree, new: Tree) -> list[tuple[int, bytes]]:
-    """Names whose inode is another one now, or that came or went."""
+def stale_names(old: Tree, new: Tree) -> list[tuple[int, bytes]]:
+    """(directory inode, name) of what the kernel must look up again: another inode, or it came or went."""
     stale = []
     for ino, before in old.nodes.items():
         after = new.nodes.get(ino)

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 from regionfs.daemon import control, failure, logs, runtime
 from regionfs.daemon.config import MountConfig
 from regionfs.daemon.link import Link
-from regionfs.daemon.reload import compare, swap
+from regionfs.daemon.reload import build, compare, stale_names
 from regionfs.daemon.state import Layer, Store
 from regionfs.errors import MountError, RegionfsError
 from regionfs.fs import FileSystem
@@ -110,7 +110,7 @@ class Server:
                                        before_first=self._raise_read_ahead)
         self.fs.knows = native.knows
         self._store.revive(self.fs)
-        self._store.record(self.fs, number)
+        self._store.record(self.fs.tree, number)
         self.fs.on_change = self._record
         return lambda: native.run(resume=words["resume"])
 
@@ -188,7 +188,7 @@ class Server:
                 "writes": counters.writes, "write_bytes": counters.write_bytes,
             }
         return {**words["holder"], "pid": os.getpid(), "backing_ids": self._native.backing_ids if self._native else 0,
-                "retired": sum(1 for _ in self.fs.tree.retired()), "files": files}
+                "retired": len(self.fs.tree.retired()), "files": files}
 
     def reload(self, words: dict[str, Any]) -> dict[str, Any]:
         """Read the manifest, or another one, again: all or nothing. With `dry_run` only say what would change."""
@@ -203,8 +203,12 @@ class Server:
                 index = self._store.index
                 index.generation += 1
                 sources = self._store.sources(number, layer)
-                names = swap(self.fs, layer.manifest, sources, choices, difference, index.generation)
-                self._store.record(self.fs, number)
+                tree = build(self.fs, layer.manifest, sources, choices, difference, index.generation)
+                names = stale_names(self.fs.tree, tree)
+                self._store.record(tree, number)  # before any of it is seen: a successor must know it
+                self.fs.swap(tree)
+                if self.fs.sweep():
+                    self._store.record(tree)
                 self._layer = layer
         if not words["dry_run"]:
             self._link.send({"manifest": words["manifest"]})
@@ -216,7 +220,7 @@ class Server:
 
     def _record(self) -> None:
         with self._changing:
-            self._store.record(self.fs)
+            self._store.record(self.fs.tree)
 
     _commands = {"status": status, "reload": reload}  # noqa: RUF012  # a constant table
 

@@ -13,12 +13,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
+from regionfs.errors import MountError
 from regionfs.fs import FileSystem
 from regionfs.manifest.inspect import SourceFacts
 from regionfs.manifest.schema import Manifest
 from regionfs.modes.choose import Choice, Mode
 from regionfs.source import Sources
-from regionfs.tree import FileNode
+from regionfs.tree import FileNode, Tree
 
 
 class Layer(NamedTuple):
@@ -53,11 +54,17 @@ class Store:
             self.index = pickle.loads(self._path("index").read_bytes())
         except FileNotFoundError:
             return None
+        except Exception as error:  # a damaged pickle may raise anything
+            raise _unreadable(self._path("index"), error) from error
         return self.layer(self.index.current)
 
     def layer(self, number: int) -> Layer:
         """One layer, read back."""
-        layer: Layer = pickle.loads(self._path(f"layer-{number}").read_bytes())
+        path = self._path(f"layer-{number}")
+        try:
+            layer: Layer = pickle.loads(path.read_bytes())
+        except Exception as error:
+            raise _unreadable(path, error) from error
         return layer
 
     def add(self, layer: Layer) -> int:
@@ -79,32 +86,33 @@ class Store:
             layer = layers.setdefault(number, self.layer(number)) if number not in layers else layers[number]
             choice = Choice(Mode.USERSPACE, "its map was replaced; open handles keep it")
             fs.tree.revive(layer.manifest.files[path], choice, self.sources(number, layer), generation)
-        if self.index.retired:
+        if not fs.sweep() and self.index.retired:  # the kernel may have forgotten some while no server ran
             fs.share()
 
-    def record(self, fs: FileSystem, current: int | None = None) -> None:
-        """Write the index for the tree as it is, and drop layers that nothing needs any more."""
+    def record(self, tree: Tree, current: int | None = None) -> None:
+        """Write the index for a tree, and drop layers that nothing needs any more."""
         numbers = {sources: number for number, sources in self._sources.items()}
         if current is not None:
             self.index.current = current
-        files = fs.tree.files.items()
+        files = tree.files.items()
+        retired = [node for node in tree.retired() if isinstance(node, FileNode)]
         self.index.generations = {path: node.generation for path, node in files if node.generation}
-        self.index.retired = [(numbers[node.sources], node.spec.path, node.generation) for node in fs.tree.retired()]
+        self.index.retired = [(numbers[node.sources], node.spec.path, node.generation) for node in retired]
         self._write("index", self.index)
         needed = {self.index.current, *(number for number, _, _ in self.index.retired)}
         for path in self._layers():
             if int(path.suffix.removeprefix(".layer-")) not in needed:
                 path.unlink(missing_ok=True)
-        self._forget_sources(fs)
+        self._forget_sources(tree)
 
     def remove(self) -> None:
         """Delete every file of this store."""
         for path in (*self._layers(), self._path("index")):
             path.unlink(missing_ok=True)
 
-    def _forget_sources(self, fs: FileSystem) -> None:
+    def _forget_sources(self, tree: Tree) -> None:
         """Sources that no node uses close themselves when the last call on them has returned."""
-        used = {id(node.sources) for node in fs.tree.nodes.values() if isinstance(node, FileNode)}
+        used = {id(node.sources) for node in list(tree.nodes.values()) if isinstance(node, FileNode)}
         self._sources = {number: sources for number, sources in self._sources.items()
                          if id(sources) in used or number == self.index.current}
 
@@ -120,3 +128,8 @@ class Store:
         new.touch(0o600)
         new.write_bytes(pickle.dumps(value, pickle.HIGHEST_PROTOCOL))
         new.replace(path)
+
+
+def _unreadable(path: Path, error: Exception) -> MountError:
+    return MountError(f"{path}, where the last server left its state, cannot be read ({error}); "
+                      "regionfs reload begins anew")

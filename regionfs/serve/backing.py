@@ -20,7 +20,8 @@ import logging
 import os
 import threading
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Protocol
 
@@ -34,7 +35,8 @@ from regionfs.wire.abi import UNIQUE_RESEND
 
 log = logging.getLogger("regionfs")
 
-KEPT = 128  # composed files kept mounted after their last close, with their page cache
+KEPT = 128   # composed files kept mounted after their last close, with their page cache
+RECENT = 64  # backing ids that may be a dead server's; each server makes a few before it may die
 
 
 class Registry(Protocol):
@@ -52,7 +54,11 @@ class Stale(Exception):  # noqa: N818  # not an error: the file needs a new inod
 
 
 class Backings:
-    """The backing ids of one connection, one per open inode. Safe to use from many threads."""
+    """The backing ids of one connection, one per open inode. Safe to use from many threads.
+
+    Whoever changes an inode's entry has the inode for itself meanwhile: registering may wait for a slow
+    source, and no other file shall wait with it.
+    """
 
     def __init__(self, fs: FileSystem, registry: Registry, ledger: Ledger) -> None:
         self._fs = fs
@@ -60,11 +66,33 @@ class Backings:
         self._ledger = ledger
         self._uses = {entry.ino: entry for entry in ledger.entries()}
         self._composed = ComposedFiles(fs)
-        self._lock = threading.Lock()
+        self._lock = threading.Lock()               # for the ledger and what is beside it
+        self._busy: set[int] = set()                # inodes whose entry a thread has for itself
+        self._freed = threading.Condition(self._lock)
 
     def __len__(self) -> int:
         """Backing ids in use."""
-        return sum(use.backing_id > 0 for use in self._uses.values())
+        with self._lock:
+            return sum(use.backing_id > 0 for use in self._uses.values())
+
+    def recover(self) -> None:
+        """Give back what a server had just registered, or just let go of, when it died: no entry names it.
+
+        The kernel numbers upwards (idr_alloc_cyclic in fs/fuse/backing.c): such an id is among the newest, or
+        is that of the last entry that was struck out.
+        """
+        fd = os.memfd_create("regionfs", os.MFD_CLOEXEC)
+        try:
+            newest = self._registry.backing_open(fd)
+        except OSError:  # not permitted: then there are no ids
+            return
+        finally:
+            os.close(fd)
+        last = self._ledger.last()
+        suspects = {*range(max(1, newest - RECENT), newest + 1), last.backing_id if last else 0}
+        for suspect in suspects - {0, *(use.backing_id for use in self._uses.values())}:
+            with suppress(OSError):
+                self._registry.backing_close(suspect)
 
     def open(self, node: FileNode, opened: Opened, flags: int, unique: int) -> int | None:
         """The backing id to answer this OPEN with; 0 for direct I/O, None for plain userspace.
@@ -73,30 +101,33 @@ class Backings:
         """
         if opened.mode in (Mode.USERSPACE, Mode.IOMAP):  # an inode older than its file's iomap is served by us
             return None
-        with self._lock:
+        with self._alone(node.ino):
             use = self._uses.get(node.ino)
             if use is None:
                 use = self._first(node, opened, flags)
                 if use is None:
                     return None
+            elif self._counted(unique):
+                return use.backing_id
             elif use.backing_id and use.stamp != _stamp(opened):
                 raise Stale
             elif use.backing_id and opened.mode is Mode.COMPOSED and flags & os.O_DIRECT:
                 raise OSError(errno.EINVAL, f"{node.spec.path} is open without O_DIRECT, and a composed file has none")
-            if not self._counted(unique):
-                use = use._replace(handles=use.handles + 1)
-            if not self._write(use):
+            if not self._write(unique, use._replace(handles=use.handles + 1)):
+                log.warning("over %d files are open at once: the rest is served in userspace", SLOTS)
+                if use.backing_id:
+                    self._registry.backing_close(use.backing_id)
                 return None
             return use.backing_id
 
     def release(self, ino: int, unique: int) -> None:
         """A handle of the inode is gone; the last one frees the backing id. `unique` 0: not a request."""
-        with self._lock:
+        with self._alone(ino):
             use = self._uses.get(ino)
             if use is None or self._counted(unique):
                 return
             use = use._replace(handles=use.handles - 1)
-            self._write(use)
+            self._write(unique, use)
             if not use.handles and use.backing_id:
                 self._registry.backing_close(use.backing_id)
 
@@ -104,25 +135,34 @@ class Backings:
         """Let go of every composed file; handles that are still open go on."""
         self._composed.close()
 
-    def _write(self, use: Entry) -> bool:
-        """Remember and write down; False, and the id given back, when an inode finds no room."""
-        if not self._ledger.write(use):
-            log.warning("over %d files are open at once: the rest is served in userspace", SLOTS)
-            if use.backing_id:
-                self._registry.backing_close(use.backing_id)
-            return False
-        if use.handles:
-            self._uses[use.ino] = use
-        else:
-            self._uses.pop(use.ino, None)
-        return True
+    @contextmanager
+    def _alone(self, ino: int) -> Iterator[None]:
+        with self._freed:
+            while ino in self._busy:
+                self._freed.wait()
+            self._busy.add(ino)
+        try:
+            yield
+        finally:
+            with self._freed:
+                self._busy.discard(ino)
+                self._freed.notify_all()
+
+    def _write(self, unique: int, use: Entry) -> bool:
+        """Remember and write down; False when an inode finds no room."""
+        with self._lock:
+            if not self._ledger.write(unique & ~UNIQUE_RESEND, use):
+                return False
+            if use.handles:
+                self._uses[use.ino] = use
+            else:
+                self._uses.pop(use.ino, None)
+            return True
 
     def _counted(self, unique: int) -> bool:
         """True for a request that came again and had been counted before its server died."""
-        if unique & UNIQUE_RESEND:
-            return self._ledger.counted(unique & ~UNIQUE_RESEND)
-        self._ledger.count(unique)
-        return False
+        with self._lock:
+            return bool(unique & UNIQUE_RESEND) and self._ledger.counted(unique & ~UNIQUE_RESEND)
 
     def _first(self, node: FileNode, opened: Opened, flags: int) -> Entry | None:
         """How an inode that nobody has open is served; None: from now on in userspace."""
@@ -140,7 +180,8 @@ class Backings:
 
     def _register(self, node: FileNode, opened: Opened) -> int:
         if opened.mode is Mode.COMPOSED:
-            return self._registry.backing_open(self._composed.fd(node, opened.stamps))
+            with self._composed.borrow(node, opened.stamps) as fd:
+                return self._registry.backing_open(fd)
         return self._registry.backing_open(self._fs.source_fd(node))
 
 
@@ -150,16 +191,19 @@ def _stamp(opened: Opened) -> int:
 
 
 class ComposedFiles:
-    """Composed files by inode, kept open while their sources stay what they were."""
+    """Composed files by inode, kept open while their sources stay what they were. Callers of one inode take turns."""
 
     def __init__(self, fs: FileSystem) -> None:
         self._fs = fs
         self._files: OrderedDict[int, tuple[object, int]] = OrderedDict()  # inode -> (stamps, descriptor)
         self._directory: Path | None = None
+        self._lock = threading.Lock()
 
-    def fd(self, node: FileNode, stamps: object) -> int:
+    @contextmanager
+    def borrow(self, node: FileNode, stamps: object) -> Iterator[int]:
         """A descriptor that shows the file over its sources as they are now. OSError or ComposeError."""
-        known = self._files.pop(node.ino, None)
+        with self._lock:
+            known = self._files.pop(node.ino, None)
         if known is not None and known[0] != stamps:
             os.close(known[1])
             known = None
@@ -167,15 +211,22 @@ class ComposedFiles:
             if self._directory is None:
                 self._directory = image_directory()
             known = (stamps, self._compose(node, self._directory))
-        self._files[node.ino] = known
-        if len(self._files) > KEPT:
-            os.close(self._files.popitem(last=False)[1][1])
-        return known[1]
+        try:
+            yield known[1]
+        finally:
+            self._keep(node.ino, known)
 
     def close(self) -> None:
         """Close them all."""
-        while self._files:
-            os.close(self._files.popitem()[1][1])
+        with self._lock:
+            while self._files:
+                os.close(self._files.popitem()[1][1])
+
+    def _keep(self, ino: int, file: tuple[object, int]) -> None:
+        with self._lock:
+            self._files[ino] = file
+            if len(self._files) > KEPT:
+                os.close(self._files.popitem(last=False)[1][1])
 
     def _compose(self, node: FileNode, directory: Path) -> int:
         regions = node.spec.regions

@@ -5,8 +5,12 @@ further open of an inode that names another id. So the table lies in a shared fi
 the kernel is answered, and a server that takes over reads it. The successor also gets unanswered
 requests once more: a journal of the last OPENs and RELEASEs tells it which of those were counted.
 
-Layout, in 8-byte words: journal position, JOURNAL uniques, then SLOTS slots of ino, backing id,
-handles, stamp. A slot with ino 0 is free.
+A server may die between any two stores. So a record, which is a request and what it made of its
+inode, counts once the journal's position has moved past it; its slot is written afterwards, and by
+the successor again.
+
+Layout, in 8-byte words: journal position, JOURNAL records of unique, ino, backing id, handles,
+stamp, then SLOTS slots of the last four. A slot without handles is free.
 """
 
 from __future__ import annotations
@@ -20,8 +24,9 @@ from typing import NamedTuple
 
 JOURNAL = 256
 SLOTS = 1 << 16
-WORDS = 4  # per slot
-_FIRST = 1 + JOURNAL
+WORDS = 4  # per slot; a record has the request's unique before them
+_RECORD = 1 + WORDS
+_FIRST = 1 + JOURNAL * _RECORD
 _SIZE = 8 * (_FIRST + SLOTS * WORDS)
 
 
@@ -48,54 +53,62 @@ class Ledger:
                 os.close(fd)
         self._slots = {entry.ino: slot for slot, entry in self._scan()}
         self._next = 0
+        if (last := self.last()) is not None:
+            self._apply(last)
 
     def entries(self) -> list[Entry]:
         """Every open inode that was written down."""
         return [entry for _, entry in self._scan()]
 
-    def write(self, entry: Entry) -> bool:
-        """Write an inode down, or anew; without handles it is struck out. False when the table is full."""
-        # the inode's number goes last in and first out: a half-written slot counts as free
-        if not entry.handles:
-            slot = self._slots.pop(entry.ino, None)
-            if slot is not None:
-                self._words[_FIRST + slot * WORDS] = 0
-            return True
-        slot = self._slots.get(entry.ino)
-        if slot is None:
-            slot = self._free()
-            if slot is None:
-                return False
-            self._slots[entry.ino] = slot
-        at = _FIRST + slot * WORDS
-        self._words[at + 1], self._words[at + 2], self._words[at + 3] = entry[1:]
-        self._words[at] = entry.ino
+    def last(self) -> Entry | None:
+        """What the last request that was counted made of its inode."""
+        position = self._words[0]
+        if not position:
+            return None
+        at = 1 + (position - 1) % JOURNAL * _RECORD
+        return Entry(*self._words[at + 1:at + _RECORD].tolist())
+
+    def write(self, unique: int, entry: Entry) -> bool:
+        """Count a request and what it made of its inode; without handles that is struck out.
+
+        False when the table is full. `unique` 0: no request.
+        """
+        if entry.handles and entry.ino not in self._slots and len(self._slots) == SLOTS:
+            return False
+        position = self._words[0]
+        at = 1 + position % JOURNAL * _RECORD
+        for index, word in enumerate((unique, *entry)):
+            self._words[at + index] = word
+        self._words[0] = position + 1
+        self._apply(entry)
         return True
 
     def counted(self, unique: int) -> bool:
-        """True when a request was counted already; else it is now."""
-        if unique in self._words[1:_FIRST].tolist():
-            return True
-        self.count(unique)
-        return False
+        """True when a request was counted already."""
+        return unique in self._words[1:_FIRST:_RECORD].tolist()
 
-    def count(self, unique: int) -> None:
-        """Note a request as counted."""
-        position = self._words[0]
-        self._words[1 + position % JOURNAL] = unique
-        self._words[0] = position + 1
+    def _apply(self, entry: Entry) -> None:
+        slot = self._slots.get(entry.ino)
+        if slot is None:
+            if not entry.handles:
+                return
+            slot = self._slots[entry.ino] = self._free()
+        at = _FIRST + slot * WORDS
+        self._words[at + 2] = 0  # free while it is half written
+        self._words[at], self._words[at + 1], self._words[at + 3] = entry.ino, entry.backing_id, entry.stamp
+        self._words[at + 2] = entry.handles
+        if not entry.handles:
+            del self._slots[entry.ino]
 
-    def _free(self) -> int | None:
-        for _ in range(SLOTS):
-            slot, self._next = self._next, (self._next + 1) % SLOTS
-            if not self._words[_FIRST + slot * WORDS]:
-                return slot
-        return None
+    def _free(self) -> int:
+        while self._words[_FIRST + self._next * WORDS + 2]:
+            self._next = (self._next + 1) % SLOTS
+        return self._next
 
     def _scan(self) -> Iterator[tuple[int, Entry]]:
-        inodes = self._words[_FIRST::WORDS].tolist()
-        for slot, ino in enumerate(inodes):
-            if ino:
+        handles = self._words[_FIRST + 2::WORDS].tolist()
+        for slot, count in enumerate(handles):
+            if count:
                 at = _FIRST + slot * WORDS
                 yield slot, Entry(*self._words[at:at + WORDS].tolist())
 

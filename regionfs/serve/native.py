@@ -61,6 +61,8 @@ class Server:
         if resume:
             if self.iomap is not None:
                 self.iomap.configure(resumed=True)
+            else:
+                self._backings.recover()
             self._send(codec.notify(NotifyCode.RESEND))
         self._relay.run()
         self._backings.close()
@@ -70,6 +72,11 @@ class Server:
     def invalidate(self, ino: int, offset: int, length: int) -> None:
         """Drop the kernel's pages of a range. May wait for requests on them: never while leading."""
         self._send(codec.notify(NotifyCode.INVAL_INODE, codec.pack(NotifyInvalInodeOut(ino, offset, length))))
+
+    def knows(self, ino: int) -> bool:
+        """Whether the kernel holds an inode. Waits while it is just letting go of it: never while leading."""
+        # an offset below 0 drops attributes only
+        return self._send(codec.notify(NotifyCode.INVAL_INODE, codec.pack(NotifyInvalInodeOut(ino, -1, 0))))
 
     def forget_name(self, parent: int, name: bytes) -> None:
         """Let the kernel look a name up again, and list its directory again."""
@@ -158,6 +165,7 @@ class Server:
             request = parse(buffer, size)
             unique, opcode = request.header.unique, request.header.opcode
             if opcode in _SILENT:
+                self._relay.risk()
                 self._fs.forget(forgotten.nodeid for forgotten in forgets(request))
                 return
             handler = self._handlers.table.get(opcode)
