@@ -5,13 +5,14 @@ export PATH := $(CURDIR)/.venv/bin:$(PATH):/usr/local/sbin:/usr/sbin:/sbin
 PYTHON_FILES := regionfs tests demo bench scripts
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint bench bench-quick clean
+.PHONY: help setup demo test lint bench bench-quick man clean
 
 help:
 	@echo "make demo         a guided tour: a disk out of partition images, mounted, checked, written through"
 	@echo "make test         lint, types and every test; .ci/run calls this"
 	@echo "make bench        the benchmark behind the README's table (20 minutes); bench-quick: a look (2 minutes)"
 	@echo "make lint         ruff and mypy --strict"
+	@echo "make man          the manual pages, into build/man"
 	@echo "make setup        system packages and .venv; the others do it by themselves"
 	@echo "make clean        removes .venv and whatever was built"
 
@@ -40,6 +41,11 @@ bench:
 bench-quick:
 	@scripts/setup bench
 	@python -m bench.run --quick
+
+man:
+	@scripts/setup
+	@python scripts/manual.py build/man
+	@echo "man -l build/man/regionfs.1; man -l build/man/regionfs-manifest.5"
 
 clean:
 	rm -rf .venv build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
