@@ -72,7 +72,7 @@ def make_source(directory: Path, name: str) -> str:
 @pytest.mark.parametrize("writer", WRITERS)
 def test_a_pair_agrees_at_once(tmp_path: Path, writer: str, order: str) -> None:
     """Writes, stores and punched holes through one show in the other's reads and in its old mapping, both ways."""
-    files = {}
+    files: dict[str, Any] = {}
     for other, shape in SHAPES.items():
         source = make_source(tmp_path, f"source of {other}")
         files |= {f"{other}/one": WRITERS[writer].make(source), f"{other}/two": shape.make(source)}
