@@ -2,11 +2,24 @@
 
 from __future__ import annotations
 
+import os
+import pty
+import shutil
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 from tests.cli.conftest import Cli, Command
+from tests.harness import REGIONFS, wait_readable
+
+INTERACTIVE = {
+    "bash": (["bash", "--norc", "--noprofile", "-i"], 'eval "$(regionfs completion bash)"'),
+    "zsh": (["zsh", "-f", "-i"], 'autoload -U compinit; compinit -D; eval "$(regionfs completion zsh)"'),
+    "fish": (["fish", "--no-config", "-i"], "regionfs completion fish | source"),
+}
 
 
 def complete(command: Command, *words: object) -> list[str]:
@@ -52,3 +65,59 @@ def test_script(run: Cli, shell: str, sign: str) -> None:
     assert 0 == result.exit_code
     assert sign in result.stdout
     assert "_REGIONFS_COMPLETE" in result.stdout
+
+
+class Shell:
+    """An interactive shell on a terminal."""
+
+    def __init__(self, terminal: int) -> None:
+        self._terminal = terminal
+        self.seen = ""
+
+    def type(self, keys: str) -> None:
+        """Type, and forget what was seen before."""
+        self.seen = ""
+        os.write(self._terminal, keys.encode())
+
+    def wait_for(self, text: str) -> None:
+        """Read until the screen shows `text`."""
+        while text not in self.seen:
+            assert wait_readable(self._terminal, 20), f"no {text!r} in {self.seen!r}"
+            self.seen += os.read(self._terminal, 65536).decode(errors="replace")
+
+
+@contextmanager
+def interactive(shell: str, directory: Path) -> Iterator[Shell]:
+    """`shell` with completion set up, in `directory`; skips where it is not installed."""
+    command, setup = INTERACTIVE[shell]
+    if shutil.which(shell) is None:
+        pytest.skip(f"no {shell}")
+    main, side = pty.openpty()
+    environment = {"PATH": f"{Path(REGIONFS).parent}:{os.environ['PATH']}", "HOME": str(directory), "TERM": "vt100",
+                   "LC_ALL": "C.UTF-8", "PS1": "$ "}
+    with subprocess.Popen(["setsid", "--ctty", *command], stdin=side, stdout=side, stderr=side, cwd=directory,
+                          env=environment) as process:
+        os.close(side)
+        try:
+            seen = Shell(main)
+            seen.type(f"{setup}; echo set''up\n")
+            seen.wait_for("setup")
+            yield seen
+        finally:
+            process.kill()
+            os.close(main)
+
+
+@pytest.mark.parametrize("shell", INTERACTIVE)
+def test_the_tab_key_in_a_real_shell(disk: Path, shell: str) -> None:
+    """A command, a manifest, a file in it, one after the other; then the command does what the line says."""
+    with interactive(shell, disk.parent) as seen:
+        seen.type("regionfs fla\t")
+        seen.wait_for("ten")
+        seen.type("disk\t")
+        seen.wait_for(".yaml")
+        seen.type("v\t")
+        seen.wait_for("m/disk.img")
+        seen.type("out.raw --errors zero; echo do''ne\n")
+        seen.wait_for("done")
+    assert (disk.parent / "out.raw").exists()
