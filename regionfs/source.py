@@ -1,9 +1,11 @@
 """Step 5a: the sources of a mount, open: descriptors, identity, and what must not have changed.
 
 A source is opened when it is first needed, checked against the facts seen when the manifest was
-loaded, and kept open. `look` asks what the path shows now, so that an open of a composite file
-fails when a source vanished, shrank or was replaced, instead of serving bytes of something else.
-Knows nothing of composite files; execute does the I/O on the descriptors.
+loaded, and kept open, unless there are too many: then one that is only read is closed, and opened
+again when it is needed. One that is written stays: fsync must ask the descriptor that wrote. `look`
+asks what the path shows now, so that an open of a composite file fails when a source vanished, shrank
+or was replaced, instead of serving bytes of something else. Knows nothing of composite files; execute
+does the I/O on the descriptors.
 """
 
 from __future__ import annotations
@@ -15,6 +17,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from types import TracebackType
 
+from regionfs.descriptors import Descriptor, Pool, limit
 from regionfs.errors import SourceError
 from regionfs.manifest.confine import reach
 from regionfs.manifest.inspect import SourceFacts, inspect_open, inspect_source
@@ -31,8 +34,11 @@ def inspect_sources(manifest: Manifest) -> dict[str, SourceFacts]:
 class Sources:
     """Descriptors of a manifest's sources, by key. Safe to use from many threads."""
 
-    def __init__(self, manifest: Manifest, facts: Mapping[str, SourceFacts] | None = None) -> None:
-        self._fds: dict[str, int] = {}
+    def __init__(self, manifest: Manifest, facts: Mapping[str, SourceFacts] | None = None,
+                 pool: Pool | None = None) -> None:
+        """`pool` bounds the open descriptors of several."""
+        self._fds: dict[str, int] = {}  # Descriptor objects: see there
+        self._pool = Pool(limit()) if pool is None else pool
         self._lock = threading.Lock()
         self._specs = manifest.sources
         self._confine = manifest.confine
@@ -49,14 +55,19 @@ class Sources:
         self.close()
 
     def fd(self, key: str) -> int:
-        """The source's descriptor, opened now if it was not. Raises SourceError or OSError."""
+        """The source's descriptor, opened now if it was not. Raises SourceError or OSError.
+
+        Good for as long as this very object is referred to: a call that it is given to, a variable.
+        """
         try:
             return self._fds[key]
         except KeyError:
+            fd = Descriptor(self._open(key))
             with self._lock:
-                if key not in self._fds:
-                    self._fds[key] = self._open(key)
-                return self._fds[key]
+                known = self._fds.setdefault(key, fd)  # another thread's, if that was faster
+                if known is fd and key not in self._rw:
+                    self._pool.added(self._fds, key)
+            return known
 
     def writer(self, key: str) -> str | None:
         """The key by which some file writes to the source behind `key`: this one or another; None if none does."""
@@ -106,14 +117,10 @@ class Sources:
         if failed is not None:
             raise failed
 
-    def __del__(self) -> None:
-        self.close()
-
     def close(self) -> None:
-        """Close every descriptor."""
+        """Let go of every descriptor; each is closed when the last call on it has returned."""
         with self._lock:
-            while self._fds:
-                os.close(self._fds.popitem()[1])
+            self._pool.clear(self._fds)
 
     def _open(self, key: str, flags: int = 0) -> int:
         spec, first = self._specs[key], self._facts[key]

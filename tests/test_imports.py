@@ -34,7 +34,7 @@ MAY_IMPORT = {
 }
 # modules beside the packages, and the area each belongs to
 AREA_OF = {
-    "execute": "source", "flatten": "source", "beneath": "source",
+    "execute": "source", "descriptors": "source", "flatten": "source", "beneath": "source",
     "tree": "fs", "sharing": "fs", "attributes": "fs",
 }
 

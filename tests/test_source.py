@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import os
+import random
 import threading
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from regionfs.descriptors import Pool
 from regionfs.errors import SourceError
 from regionfs.manifest.load import loads
+from regionfs.manifest.schema import Manifest
 from regionfs.source import Sources, inspect_sources
 
 TEXT = """
@@ -33,13 +36,95 @@ def sources(tmp_path: Path) -> Sources:
     return Sources(loads(TEXT, tmp_path / "m.yaml"))
 
 
+def open_descriptors() -> int:
+    return len(os.listdir("/proc/self/fd"))  # noqa: PTH208 - the descriptors, not paths
+
+
+def numbered(directory: Path, count: int) -> Manifest:
+    """Sources 0.img, 1.img, ... with their numbers in them; only the first is written."""
+    lines = []
+    for number in range(count):
+        (directory / f"{number}.img").write_text(f"{number:03}")
+        lines.append(f"  f{number}: {{whole: {number}.img, access: {'ro' if number else 'rw'}}}")
+    return loads("\n".join(["regionfs: 1", "files:", *lines]), directory / "m.yaml")
+
+
 def test_descriptors_open_late_and_stay(sources: Sources) -> None:
     """No descriptor before it is asked for; then the same one until close(), which closes it."""
-    before = len(os.listdir("/proc/self/fd"))  # noqa: PTH208 - the descriptors, not paths
+    before = open_descriptors()
     with sources:
         fd = sources.fd("a")
         assert (fd, b"a.img") == (sources.fd("a"), os.pread(fd, 5, 0))
-    assert before == len(os.listdir("/proc/self/fd"))  # noqa: PTH208 - as above
+        del fd
+    assert before == open_descriptors()
+
+
+def test_a_descriptor_in_use_outlives_close(sources: Sources) -> None:
+    """Who still refers to it may read from it; then it is closed."""
+    before = open_descriptors()
+    with sources:
+        fd = sources.fd("a")
+    assert b"a.img" == os.pread(fd, 5, 0)
+    del fd
+    assert before == open_descriptors()
+
+
+def test_open_descriptors_are_bounded(tmp_path: Path) -> None:
+    """Of 100 sources no more than the bound are open at once; what is written stays open."""
+    manifest = numbered(tmp_path, 100)
+    pool, before = Pool(10), open_descriptors()
+    with Sources(manifest, pool=pool) as sources:
+        written = sources.fd("0.img")
+        for number in (*range(100), *range(100)):
+            assert f"{number:03}".encode() == os.pread(sources.fd(f"{number}.img"), 3, 0)
+            assert open_descriptors() - before <= 11
+        assert written is sources.fd("0.img")
+    assert 0 == len(pool)
+
+
+def test_two_manifests_share_a_bound(tmp_path: Path) -> None:
+    """As those before and after a reload do."""
+    manifest = numbered(tmp_path, 20)
+    pool, before = Pool(10), open_descriptors()
+    with Sources(manifest, pool=pool) as old, Sources(manifest, pool=pool) as new:
+        for number in range(1, 20):
+            old.fd(f"{number}.img"), new.fd(f"{number}.img")
+        assert 10 == open_descriptors() - before
+        new.close()
+        assert [b"001", b"019"] == [os.pread(old.fd(f"{number}.img"), 3, 0) for number in (1, 19)]
+
+
+def test_a_replaced_source_is_refused_when_opened_again(tmp_path: Path) -> None:
+    """What was closed for want of descriptors may not come back as another file."""
+    with Sources(numbered(tmp_path, 4), pool=Pool(2)) as sources:
+        sources.fd("1.img")
+        replaced(tmp_path / "1.img")
+        assert b"001" == os.pread(sources.fd("1.img"), 3, 0)
+        sources.fd("2.img"), sources.fd("3.img")
+        with pytest.raises(SourceError, match=r"1\.img was replaced"):
+            sources.fd("1.img")
+
+
+def test_threads_never_read_from_a_descriptor_of_another_file(tmp_path: Path) -> None:
+    """Eight threads read 64 sources through 4 descriptors: always the bytes of the source they asked for."""
+    wrong: list[object] = []
+    with Sources(numbered(tmp_path, 64), pool=Pool(4)) as sources:
+        def read(seed: int) -> None:
+            choose = random.Random(seed)
+            for _ in range(3000):
+                number = choose.randrange(1, 64)
+                try:
+                    found = os.pread(sources.fd(f"{number}.img"), 3, 0)
+                except OSError as error:
+                    wrong.append(error)
+                else:
+                    wrong.extend([found] if found != f"{number:03}".encode() else [])
+        threads = [threading.Thread(target=read, args=(seed,)) for seed in range(8)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    assert [] == wrong
 
 
 def test_threads_share_one_descriptor(sources: Sources) -> None:

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
+from regionfs.descriptors import Pool, limit
 from regionfs.errors import MountError
 from regionfs.fs import FileSystem
 from regionfs.manifest.inspect import SourceFacts
@@ -46,6 +47,7 @@ class Store:
     def __init__(self, stem: Path) -> None:
         self._stem = stem
         self._sources: dict[int, Sources] = {}  # layer -> its open sources
+        self._pool = Pool(limit())
         self.index = Index()
 
     def load(self) -> Layer | None:
@@ -57,6 +59,10 @@ class Store:
         except Exception as error:  # a damaged pickle may raise anything
             raise _unreadable(self._path("index"), error) from error
         return self.layer(self.index.current)
+
+    def begin(self, manifest: Manifest, generation: int) -> None:
+        """Without a predecessor: every file's inode number is of this generation."""
+        self.index = Index(generation=generation, generations=dict.fromkeys(manifest.files, generation))
 
     def layer(self, number: int) -> Layer:
         """One layer, read back."""
@@ -76,7 +82,7 @@ class Store:
     def sources(self, number: int, layer: Layer) -> Sources:
         """The layer's sources, opened as needed."""
         if number not in self._sources:
-            self._sources[number] = Sources(layer.manifest, layer.facts)
+            self._sources[number] = Sources(layer.manifest, layer.facts, self._pool)
         return self._sources[number]
 
     def revive(self, fs: FileSystem) -> None:
@@ -111,10 +117,11 @@ class Store:
             path.unlink(missing_ok=True)
 
     def _forget_sources(self, tree: Tree) -> None:
-        """Sources that no node uses close themselves when the last call on them has returned."""
+        """Close sources that no node uses; a call that is under way on one keeps what it needs."""
         used = {id(node.sources) for node in list(tree.nodes.values()) if isinstance(node, FileNode)}
-        self._sources = {number: sources for number, sources in self._sources.items()
-                         if id(sources) in used or number == self.index.current}
+        for number, sources in list(self._sources.items()):
+            if id(sources) not in used and number != self.index.current:
+                self._sources.pop(number).close()
 
     def _layers(self) -> list[Path]:
         return list(self._stem.parent.glob(f"{self._stem.name}.layer-*"))
