@@ -15,192 +15,22 @@ Like the kernel, and unlike anyone who would be careful:
 from __future__ import annotations
 
 import errno
-import fcntl
 import os
-import socket
-import stat
-import threading
-from bisect import bisect_right, insort
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
-from operator import attrgetter
-from pathlib import Path
-from random import Random
+from collections.abc import Iterator
 from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
-from regionfs.fs import FileSystem
-from regionfs.manifest.load import load
-from regionfs.modes.choose import DEFAULT_ORDER, Ability, Kernel, Mode, choose_all
-from regionfs.serve.handshake import handshake
-from regionfs.serve.ledger import Ledger
-from regionfs.serve.native import Server
-from regionfs.source import Sources, inspect_sources
-from regionfs.wire import abi, codec, device, iomap_v7
-from regionfs.wire.iomap_v7 import (
-    NULL_ADDR,
-    BeginIn,
-    BeginOut,
-    ConfigFlag,
-    ConfigIn,
-    ConfigOut,
-    EndIn,
-    Io,
-    IoendFlag,
-    IoendIn,
-    IoendOut,
-    MapFlag,
-    OpFlag,
-    Type,
-    UpsertOut,
-)
-from regionfs.wire.parse import IN_HEADER, IN_HEADER_SIZE
-from regionfs.wire.replies import Attr, AttrOut, EntryOut, InitOut, OpenOut, OutHeader
-from regionfs.wire.requests import FsyncIn, GetattrIn, InitIn, OpenIn, ReleaseIn, SetattrIn, SyncfsIn
+from regionfs.wire import abi, codec, iomap_v7
+from regionfs.wire.iomap_v7 import NULL_ADDR, EndIn, Io, IoendFlag, IoendIn, IoendOut, MapFlag, OpFlag, Type
+from regionfs.wire.requests import FsyncIn
+from tests.iomap_connection import Connection
+from tests.iomap_state import File, Fork, RuleError
 
 PAGE = 4096
-RECORD = 32            # bytes of one cached mapping
-MAXBYTES = 2**63 - 1
-FLAGS = sum(ConfigFlag)
-WRITES = OpFlag.WRITE | OpFlag.ZERO | OpFlag.UNSHARE | OpFlag.WRITEBACK
-INODE = iomap_v7.ATTR_EXCLUSIVE | iomap_v7.ATTR_IOMAP
-YES, NO = Ability(True, ""), Ability(False, "not here")
-TIMEOUT = 20           # seconds for a reply
-
-Tamper = Callable[[Server], None]
 
 
-class RuleError(AssertionError):
-    """The server said something the kernel does not take, or takes and loses data by."""
-
-
-@dataclass
-class Device:
-    """A block device that the server registered; the kernel has a reference of its own."""
-
-    fd: int
-    size: int
-    writable: bool
-
-
-class Devices(device.Registry):
-    """BACKING_OPEN and BACKING_CLOSE. `exclusive`: one kind of backing a mount, the first that comes."""
-
-    def __init__(self, exclusive: bool = False) -> None:
-        self.ready = False
-        self.exclusive = exclusive
-        self.kind = ""
-        self.known: dict[int, Device] = {}
-
-    def _take(self, kind: str) -> None:
-        if not self.ready or (self.exclusive and self.kind not in ("", kind)):
-            raise OSError(errno.EPERM, os.strerror(errno.EPERM))
-        self.kind = kind
-
-    def backing_device(self, device_fd: int) -> int:
-        self._take("iomap")
-        if not stat.S_ISBLK(os.fstat(device_fd).st_mode):
-            raise OSError(errno.ENODEV, os.strerror(errno.ENODEV))
-        access = fcntl.fcntl(device_fd, fcntl.F_GETFL) & os.O_ACCMODE
-        self.known[len(self.known) + 1] = Device(os.dup(device_fd), os.lseek(device_fd, 0, os.SEEK_END),
-                                                 access == os.O_RDWR)
-        return len(self.known)
-
-    def backing_open(self, source_fd: int) -> int:
-        self._take("passthrough")
-        return 1
-
-    def backing_close(self, backing_id: int) -> None:
-        assert backing_id == 1
-
-    def close(self) -> None:
-        while self.known:
-            os.close(self.known.popitem()[1].fd)
-
-
-class Fork:
-    """One half of an inode's cache of mappings: sorted, without overlap."""
-
-    def __init__(self, exists: bool) -> None:
-        self.exists = exists
-        self.mappings: list[Io] = []
-
-    def find(self, pos: int) -> Io | None:
-        index = bisect_right(self.mappings, pos, key=attrgetter("offset")) - 1
-        return self.mappings[index] if index >= 0 and self.mappings[index].end > pos else None
-
-    def put(self, io: Io, limit: int) -> None:
-        if len(self.mappings) * RECORD > limit:
-            self.mappings.clear()
-        self.drop(io.offset, io.end)
-        insort(self.mappings, io, key=attrgetter("offset"))
-        self.exists = True
-
-    def drop(self, start: int, end: int) -> None:
-        first = max(bisect_right(self.mappings, start, key=attrgetter("offset")) - 1, 0)
-        last = first
-        kept = []
-        while last < len(self.mappings) and self.mappings[last].offset < end:
-            io = self.mappings[last]
-            if io.offset < start:
-                kept.append(trim(io, io.offset, min(io.end, start)))
-            if io.end > end:
-                kept.append(trim(io, max(io.offset, end), io.end))
-            last += 1
-        self.mappings[first:last] = kept
-
-
-def trim(io: Io, start: int, end: int) -> Io:
-    """The part of a mapping inside [start, end)."""
-    addr = io.addr if io.addr == NULL_ADDR else io.addr + start - io.offset
-    return io._replace(offset=start, length=end - start, addr=addr)
-
-
-@dataclass
-class File:
-    """An inode: what the kernel holds of it."""
-
-    ino: int
-    size: int
-    read_fork: Fork = field(default_factory=lambda: Fork(True))
-    write_fork: Fork = field(default_factory=lambda: Fork(False))
-    blocks: dict[int, bytearray] = field(default_factory=dict)  # the page cache, by block
-    dirty: set[int] = field(default_factory=set)
-
-
-class IomapKernel:
-    """One mount, from INIT to DESTROY. `tamper` may spoil the server before it serves."""
-
-    def __init__(self, manifest: Path, *, caches: bool = True, tamper: Tamper | None = None, exclusive: bool = False,
-                 passthrough: bool = False, seed: int = 0, modes: tuple[Mode, ...] = DEFAULT_ORDER) -> None:
-        self.begins = 0
-        self.files: dict[int, File] = {}
-        self.devices = Devices(exclusive)
-        self._caches = caches
-        self._rng = Random(seed)
-        self._violation: BaseException | None = None
-        self._replies: dict[int, bytes] = {}
-        self._arrived = threading.Condition()
-        self._unique = 0
-        self._ended = False
-        self._cache_limit = 256 << 10
-        self.block = self.maxbytes = 0
-        self._socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        loaded = load(manifest)
-        facts = inspect_sources(loaded)
-        self._sources = Sources(loaded, facts)
-        backed = YES if passthrough else NO
-        self.fs = FileSystem(loaded, self._sources, choose_all(loaded, facts, Kernel(backed, backed, YES), modes))
-        self._reader = threading.Thread(target=self._read, daemon=True)
-        self._thread = threading.Thread(target=self._serve, args=(theirs, passthrough, tamper), daemon=True)
-        self.server: Server
-
-    def __enter__(self) -> Self:
-        self._reader.start()
-        self._thread.start()
-        self._init()
-        self._configure()
-        return self
+class IomapKernel(Connection):
+    """One mount, from INIT to DESTROY, and I/O on its files."""
 
     def __exit__(self, kind: type[BaseException] | None, value: BaseException | None,
                  trace: TracebackType | None) -> None:
@@ -208,124 +38,8 @@ class IomapKernel:
             if value is None:
                 for file in self.files.values():
                     self.writeback(file)
-                self.request(abi.Opcode.SYNCFS, 1, codec.pack(SyncfsIn()))
-                self.request(abi.Opcode.DESTROY, 0)
         finally:
-            self._ended = True
-            self._socket.shutdown(socket.SHUT_RDWR)
-            self._thread.join(TIMEOUT)
-            self._reader.join(TIMEOUT)
-            self._socket.close()
-            self.devices.close()
-            self._sources.close()
-
-    # the connection
-
-    def _serve(self, theirs: socket.socket, passthrough: bool, tamper: Tamper | None) -> None:
-        with theirs:
-            negotiated = handshake(theirs.fileno(), codec_wanted(passthrough))
-            self.server = Server(self.fs, theirs.fileno(), negotiated, Ledger(), self.devices)
-            if tamper is not None:
-                tamper(self.server)
-            self.server.run()
-
-    def _read(self) -> None:
-        while data := self._receive():
-            header = codec.unpack(OutHeader, data)
-            try:
-                if header.length != len(data):
-                    raise RuleError(f"a reply of {len(data)} bytes says {header.length}")
-                if header.unique == 0:
-                    self._notified(header.error, data[codec.OUT_HEADER_SIZE:])
-            except BaseException as error:
-                self._violation = self._violation or error
-            with self._arrived:
-                self._replies[header.unique] = data
-                self._arrived.notify_all()
-        with self._arrived:
-            self._ended = True
-            self._arrived.notify_all()
-
-    def _receive(self) -> bytes:
-        try:
-            return self._socket.recv(2 << 20)
-        except OSError:
-            return b""
-
-    def request(self, opcode: int, ino: int, body: bytes = b"") -> bytes:
-        """Ask the server and wait; the reply's body. OSError as it answered."""
-        self._unique += 2
-        header = IN_HEADER.pack(IN_HEADER_SIZE + len(body), opcode, self._unique, ino, 0, 0, 1, 0)
-        self._socket.send(header + body)
-        with self._arrived:
-            there = self._arrived.wait_for(lambda: self._unique in self._replies or self._ended, TIMEOUT)
-        assert there and self._unique in self._replies, f"no reply to opcode {opcode}"
-        self._check()
-        data = self._replies.pop(self._unique)
-        error = -codec.unpack(OutHeader, data).error
-        if error:
-            raise OSError(error, os.strerror(error))
-        return data[codec.OUT_HEADER_SIZE:]
-
-    def _check(self) -> None:
-        if self._violation is not None:
-            violation, self._violation = self._violation, None
-            raise violation
-
-    def settle(self) -> None:
-        """Wait until the server has told, and we have taken, every mapping it was about to tell."""
-        assert self.server.iomap is not None
-        self.server.iomap.upserts.settle()
-        self.request(abi.Opcode.STATFS, 1)  # its reply comes after them
-        self._check()
-
-    def _init(self) -> None:
-        flags = abi.InitFlag(0x73FFFFFB | 0x5FD << 32) | iomap_v7.INIT_FLAG
-        body = codec.pack(InitIn(7, 99, 131072, flags & 0xFFFFFFFF, flags >> 32))
-        reply = codec.unpack(InitOut, self.request(abi.Opcode.INIT, 0, body))
-        if reply.minor != iomap_v7.MINOR or not reply.flags & iomap_v7.INIT_FLAG:
-            raise RuleError(f"INIT: minor {reply.minor}, flags {reply.flags:#x}")
-        self.devices.ready = True
-
-    def _configure(self) -> None:
-        body = iomap_v7.pack(ConfigIn(FLAGS, MAXBYTES, self._cache_limit))
-        data = self.request(iomap_v7.Opcode.CONFIG, 0, body)
-        reply = iomap_v7.unpack(ConfigOut, data)
-        self.block = reply.blocksize
-        self.maxbytes = reply.maxbytes if reply.flags & ConfigFlag.MAXBYTES else MAXBYTES
-        if reply.flags & ConfigFlag.CACHE_MAXBYTES:
-            self._cache_limit = min(max(reply.cache_maxbytes, 256), 2 << 20)
-        good = (reply.flags & ~FLAGS == 0 and self.block in (512, 1024, 2048, 4096) and 0 < reply.time_gran <= 10**9
-                and 0 <= self.maxbytes <= MAXBYTES and data[57:60] == bytes(3))
-        if not good:
-            raise RuleError(f"CONFIG: {reply}")
-
-    # names
-
-    def open(self, path: str, flags: int = os.O_RDWR) -> File:
-        """Look the file up, see that every reply flags its inode, open it."""
-        ino = 1
-        for name in path.split("/"):
-            entry = codec.unpack(EntryOut, self.request(abi.Opcode.LOOKUP, ino, name.encode() + b"\0"))
-            ino = entry.nodeid
-        attr = codec.unpack(AttrOut, self.request(abi.Opcode.GETATTR, ino, codec.pack(GetattrIn(0, 0)))).attr
-        for found in (entry.attr, attr):
-            self._check_attr(found, ino)
-        opened = codec.unpack(OpenOut, self.request(abi.Opcode.OPEN, ino, codec.pack(OpenIn(flags, 0))))
-        if opened.open_flags & ~abi.FOPEN_KEEP_CACHE:
-            raise RuleError(f"OPEN: flags {opened.open_flags:#x}")
-        return self.files.setdefault(ino, File(ino, attr.size))
-
-    def _check_attr(self, attr: Attr, ino: int) -> None:
-        if attr.flags & INODE != INODE or attr.ino != ino:
-            raise RuleError(f"attributes of inode {attr.ino}: flags {attr.flags:#x}")
-
-    def close(self, file: File) -> None:
-        """What close(2) sends, of a reader too: the times, then RELEASE."""
-        valid = abi.SetattrValid.ATIME | abi.SetattrValid.MTIME | abi.SetattrValid.CTIME
-        body = codec.pack(SetattrIn(valid, 0, 0, 0, 5, 6, 7, 8, 9, 10, 0, 0, 0))
-        self._check_attr(codec.unpack(AttrOut, self.request(abi.Opcode.SETATTR, file.ino, body)).attr, file.ino)
-        self.request(abi.Opcode.RELEASE, file.ino, codec.pack(ReleaseIn(0, os.O_RDWR, 0, 0)))
+            super().__exit__(kind, value, trace)
 
     def evict(self, file: File) -> None:
         """Memory is short: the inode goes, and with it pages and mappings."""
@@ -333,88 +47,6 @@ class IomapKernel:
         with self._arrived:
             self.files[file.ino].read_fork, self.files[file.ino].write_fork = Fork(True), Fork(False)
         file.blocks.clear()
-
-    # mappings
-
-    def mapping(self, file: File, pos: int, count: int, flags: int) -> Io:
-        """What covers `pos`: from the cache, or by BEGIN. OSError as the caller would see it."""
-        io = self._cached(file, pos, flags) if self._caches else None
-        if io is None:
-            io = self._begin(file, pos, count, flags)
-        if io.type == Type.MAPPED and flags & WRITES and not self.devices.known[io.dev].writable:
-            raise OSError(errno.EACCES, "the device is open for reading only")
-        return io
-
-    def _cached(self, file: File, pos: int, flags: int) -> Io | None:
-        with self._arrived:
-            if flags & WRITES and file.write_fork.exists:
-                write = file.write_fork.find(pos)
-                if write is None:
-                    return None
-                assert write.type == Type.PURE_OVERWRITE
-            io = file.read_fork.find(pos)
-        return None if io is not None and io.type == Type.HOLE and flags & WRITES else io
-
-    def _begin(self, file: File, pos: int, count: int, flags: int) -> Io:
-        self.begins += 1
-        data = self.request(iomap_v7.Opcode.BEGIN, file.ino, iomap_v7.pack(BeginIn(flags, file.ino, pos, count)))
-        if len(data) != iomap_v7.LAYOUTS[BeginOut].size:
-            raise RuleError(f"BEGIN: a reply of {len(data)} bytes")
-        read, write = iomap_v7.unpack(BeginOut, data)
-        for io in (read, write):
-            self._check_io(io, is_write=io is write)
-            if io.type in (Type.NOCACHE, Type.RETRY_CACHE):
-                raise RuleError(f"BEGIN: type {io.type}")
-            if not io.offset <= pos < io.end:
-                raise RuleError(f"BEGIN: [{io.offset}, {io.end}) does not cover {pos}")
-        if flags & WRITES and write.type != Type.PURE_OVERWRITE:
-            raise RuleError(f"BEGIN: write half {write}")
-        if read.type == Type.HOLE and flags & WRITES:
-            raise RuleError(f"BEGIN: a hole for a write at {pos}")
-        return read
-
-    def _check_io(self, io: Io, *, is_write: bool) -> None:
-        """fuse_iomap_check_mapping, and what the kernel does not check but does wrong."""
-        if io.type not in list(Type) or io.flags & ~sum(MapFlag):
-            raise RuleError(f"type or flags: {io}")
-        if io.length == 0 or io.offset % self.block or io.length % self.block:
-            raise RuleError(f"not on {self.block}-byte blocks: {io}")
-        if io.end >= 2**64 or io.offset >= self.maxbytes or io.end > self.maxbytes:
-            raise RuleError(f"past the largest file: {io}")
-        if io.type in (Type.MAPPED, Type.UNWRITTEN):
-            known = self.devices.known.get(io.dev)
-            if known is None or io.addr == NULL_ADDR:
-                raise RuleError(f"no such device or address: {io}")
-            if io.addr % self.block or io.addr + io.length > known.size:
-                raise RuleError(f"not on a block of the device: {io}")
-        elif io.dev or io.addr != NULL_ADDR:
-            raise RuleError(f"a device where none belongs: {io}")
-        if io.type == Type.PURE_OVERWRITE and (not is_write or io.flags):
-            raise RuleError(f"overwrite: {io}")
-        if io.type in (Type.NOCACHE, Type.RETRY_CACHE) and io.flags:
-            raise RuleError(f"flags on an instruction: {io}")
-
-    def _notified(self, code: int, body: bytes) -> None:
-        if code != iomap_v7.Notify.UPSERT_MAPPINGS:
-            raise RuleError(f"notification {code}")
-        message = iomap_v7.unpack(UpsertOut, body)
-        self._check_io(message.read, is_write=False)
-        self._check_io(message.write, is_write=True)
-        if message.nodeid != message.attr_ino or message.read.type in (Type.RETRY_CACHE, Type.NOCACHE):
-            raise RuleError(f"UPSERT: {message}")
-        with self._arrived:
-            file = self.files.get(message.nodeid)
-            if file is not None and self._caches:
-                file.read_fork.put(message.read, self._cache_limit)
-                if message.write.type != Type.NOCACHE:
-                    file.write_fork.put(message.write, self._cache_limit)
-
-    def _written(self, file: File, pos: int, length: int) -> None:
-        with self._arrived:
-            for fork in (file.read_fork, file.write_fork):
-                fork.drop(pos, pos + length)
-
-    # reading and writing, as the kernel does it
 
     def read(self, file: File, pos: int, length: int) -> bytes:
         """Through the page cache."""
@@ -597,9 +229,3 @@ class IomapKernel:
         """Write-back, then the server flushes the devices."""
         self.writeback(file)
         self.request(abi.Opcode.FSYNC, file.ino, codec.pack(FsyncIn(0, self._rng.choice((0, 1)))))
-
-
-def codec_wanted(passthrough: bool) -> Any:
-    """What the daemon asks for where the ioctl says that iomap is there."""
-    from regionfs.wire.session import Wanted
-    return Wanted(passthrough=passthrough, iomap=True)

@@ -17,7 +17,8 @@ from typing import Any
 import pytest
 
 from tests.iomap_cases import Case, random_case
-from tests.iomap_kernel import PAGE, File, IomapKernel
+from tests.iomap_kernel import PAGE, IomapKernel
+from tests.iomap_state import File
 from tests.oracle import Model
 
 Devices = list[tuple[Path, int, int]]  # path, bytes, sector

@@ -32,7 +32,9 @@ from regionfs.wire.iomap_v7 import (
 from regionfs.wire.parse import Request
 from regionfs.wire.replies import OpenOut
 from tests.harness import loop_device
-from tests.iomap_kernel import IomapKernel, RuleError, Tamper
+from tests.iomap_connection import Tamper
+from tests.iomap_kernel import IomapKernel
+from tests.iomap_state import RuleError
 from tests.oracle import Declared, Model, Source
 
 CHUNK, CHUNKS = 1024, 8

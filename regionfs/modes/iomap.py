@@ -9,8 +9,7 @@ smaller than any device's logical block. Files that cannot agree are parted so t
 
 **Batches.** The kernel asks once per mapping it does not know, 150 us each. So whatever it asked about, it
 is told the window of regions around it, aligned to WINDOW regions: n regions cost n / WINDOW questions at
-most, in whatever order they are read. A write drops what it wrote from the cache and soon asks again; it
-is told only the next few, else many small writes would repeat a window each.
+most, in whatever order they are read.
 """
 
 from __future__ import annotations
@@ -18,7 +17,6 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Iterable, Iterator
-from itertools import islice
 from typing import NamedTuple
 
 from regionfs.plan import Mapping, plan_read
@@ -27,7 +25,6 @@ from regionfs.regions import Kind, RegionMap
 BLOCKS = (4096, 2048, 1024, 512)  # bytes; the kernel takes powers of two from 512 to its page size
 MAX_DEVICES = 1024                # the kernel's limit for a connection
 WINDOW = 2048                     # regions in a batch; each mapping costs 5-70 us of a thread nobody waits for
-AHEAD = 32                        # mappings in a batch after a write
 
 Identity = tuple[int, ...]  # SourceFacts.identity
 
@@ -92,18 +89,13 @@ def covering(regions: RegionMap, pos: int) -> Iterator[Mapping]:
         yield from plan_read(regions, start, regions.size - start)
 
 
-def batch(regions: RegionMap, pos: int, *, change: bool) -> Iterator[Mapping]:
-    """What to tell the kernel after it asked about `pos`: from there on first, then what lies before."""
-    if change:
-        yield from islice(covering(regions, pos), AHEAD)
-        return
+def batch(regions: RegionMap, pos: int) -> Iterator[Mapping]:
+    """What to tell the kernel after it asked about `pos`: the window from there on, then what lies before."""
     first = window(regions, pos) * WINDOW
     start = regions.ends[first - 1] if first else 0
     end = regions.ends[first + WINDOW - 1] if first + WINDOW < len(regions) else regions.size
-    middle = start
-    for mapping in covering(regions, pos):
-        middle = mapping.offset
-        break
+    covers = next(covering(regions, pos), None)
+    middle = start if covers is None else covers.offset
     yield from plan_read(regions, middle, end - middle)
     yield from plan_read(regions, start, middle - start)
 

@@ -79,7 +79,7 @@ class IomapSession:
         self._limit = align_down(MAX_OFFSET, iomap.BLOCKS[0])  # bytes; no file reaches further
         self._devs: dict[tuple[object, bool], int] = {}       # (identity, open for writing) -> dev number
         self._held: list[int] = []                            # descriptors that keep others away
-        self._claimed = False                                 # a server before us holds the devices
+        self._resumed = False                                 # a server before us has claimed devices
         self._files: dict[int, Mapped] = {}                   # by inode
         self.upserts = Upserts(send, before_first)
         self.table: dict[int, Callable[[Request], bytes]] = {
@@ -92,7 +92,7 @@ class IomapSession:
         `resumed`: on a connection that another server configured, whose devices the kernel still holds.
         """
         with self._lock:
-            self._claimed = resumed
+            self._resumed = resumed
             mapped, backed = self._nodes(Mode.IOMAP), self._nodes(Mode.PASSTHROUGH, Mode.COMPOSED)
             self._block = iomap.block_size(iomap.granularity(self._fs.regions(node)) for node in mapped)
             # a kernel that allows one kind a mount refuses the second: the first is what serves more bytes
@@ -141,7 +141,7 @@ class IomapSession:
         change = bool(body.opflags & iomap_v7.CHANGES)
         mapped = self._mapped(ino)
         read = mapped.io(iomap.begin(mapped.regions, body.pos, change=change, limit=self._limit))
-        self.upserts.add(Batch(ino, mapped.regions, body.pos, change, mapped.io, mapped.first_rw))
+        self.upserts.add(Batch(ino, mapped.regions, body.pos, mapped.io, mapped.first_rw, change))
         return pack(BeginOut(read, iomap_v7.overwrite(read)))
 
     def _ioend(self, request: Request) -> bytes:
@@ -203,15 +203,27 @@ class IomapSession:
         if device not in self._devs:
             if len(self._devs) >= iomap.MAX_DEVICES:
                 raise OSError(errno.ENOSPC, f"the kernel takes {iomap.MAX_DEVICES} block devices a mount")
-            fd = node.sources.open_device(key, claim=not self._claimed)
+            try:
+                self._held.append(self._open(node, key))
+                self._devs[device] = self._registry.backing_device(self._held[-1])
+            except OSError as error:
+                raise OSError(error.errno, error.strerror, key) from error
+        return self._devs[device]
+
+    def _open(self, node: FileNode, key: str) -> int:
+        """A descriptor of the device, claimed and prepared, or left as a server before us has done that."""
+        try:
+            fd = node.sources.open_device(key, claim=True)
             try:
                 set_block_size(fd, self._block)
-                self._devs[device] = self._registry.backing_device(fd)
             except BaseException:
                 os.close(fd)
                 raise
-            self._held.append(fd)
-        return self._devs[device]
+            return fd
+        except OSError as error:
+            if not self._resumed or error.errno != errno.EBUSY:
+                raise
+            return node.sources.open_device(key, claim=False)
 
     def _let_go(self) -> None:
         with self._lock:

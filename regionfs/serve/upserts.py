@@ -3,6 +3,10 @@
 Each question (BEGIN) means that the kernel's cache did not know; then a batch around it goes out from a
 thread of its own. The queue is short and a batch bounded: what does not fit is asked for again.
 
+A window is told whole when it was not told lately. Asked again at once, the kernel has dropped parts of it
+(each completed write drops its range) or keeps nothing: then each batch is half the one before, so that
+many small writes do not repeat a window each. After a question that is itself a write it is short at once.
+
 **Writes and the cache** (fs/fuse/fuse_iomap.c of the patches). A write looks for a write mapping first. An
 inode whose cache never held any counts as one without such a half, and the write goes wherever the read
 mapping points, without a question: into read-only regions too. Once one write mapping was told, a write
@@ -15,8 +19,11 @@ from __future__ import annotations
 import logging
 import queue
 import threading
+import time
+from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from errno import ENOENT, ESTALE
+from itertools import islice
 from typing import NamedTuple
 
 from regionfs.modes import iomap
@@ -27,7 +34,10 @@ from regionfs.wire.iomap_v7 import Io, Notify, UpsertOut
 
 log = logging.getLogger("regionfs")
 
-QUEUE = 64  # batches that wait
+QUEUE = 64       # batches that wait
+LEAST = 8        # mappings in a batch
+LATELY = 1.0     # seconds
+REMEMBERED = 4096  # windows
 
 Send = Callable[[list[codec.Buffer]], bool]
 
@@ -38,20 +48,20 @@ class Batch(NamedTuple):
     ino: int
     regions: RegionMap
     pos: int
-    change: bool               # the kernel asked for a write
     io: Callable[[Mapping], Io]
     first_rw: Mapping | None   # in a file with rw regions
+    change: bool               # the kernel asked for a write
 
     @property
-    def key(self) -> tuple[int, int, bool]:
-        """Equal for batches that tell the same."""
-        return self.ino, self.pos if self.change else iomap.window(self.regions, self.pos), self.change
+    def window(self) -> tuple[int, int]:
+        """Inode and window."""
+        return self.ino, iomap.window(self.regions, self.pos)
 
-    def messages(self) -> Iterator[UpsertOut]:
-        """One mapping each."""
+    def messages(self, count: int) -> Iterator[UpsertOut]:
+        """One mapping each, `count` at most and the one that allows no write unasked."""
         if self.first_rw is not None:
             yield self._message(self.first_rw)
-        for mapping in iomap.batch(self.regions, self.pos, change=self.change):
+        for mapping in islice(iomap.batch(self.regions, self.pos), count):
             yield self._message(mapping)
 
     def _message(self, mapping: Mapping) -> UpsertOut:
@@ -67,7 +77,8 @@ class Upserts:
         self._send = send
         self._before_first = before_first
         self._queue: queue.Queue[Batch | None] = queue.Queue(QUEUE)
-        self._waiting: set[tuple[int, int, bool]] = set()
+        self._waiting: set[tuple[int, int]] = set()             # windows in the queue
+        self._told: OrderedDict[tuple[int, int], tuple[float, int]] = OrderedDict()  # window -> when, how many
         self._lock = threading.Lock()
         self._closed = False
         self._thread: threading.Thread | None = None
@@ -75,13 +86,13 @@ class Upserts:
     def add(self, batch: Batch) -> None:
         """Tell `batch` by and by, unless the same waits already or too many do."""
         with self._lock:
-            if self._closed or batch.key in self._waiting:
+            if self._closed or batch.window in self._waiting:
                 return
             try:
                 self._queue.put_nowait(batch)
             except queue.Full:
                 return
-            self._waiting.add(batch.key)
+            self._waiting.add(batch.window)
             if self._thread is None:
                 self._thread = threading.Thread(target=self._run, name="upserts", daemon=True)
                 self._thread.start()
@@ -109,13 +120,25 @@ class Upserts:
                 self._tell(batch)
             finally:
                 with self._lock:
-                    self._waiting.discard(batch.key)
+                    self._waiting.discard(batch.window)
                 self._queue.task_done()
         self._queue.task_done()
 
+    def _count(self, batch: Batch) -> int:
+        """How many mappings this batch may have."""
+        now = time.monotonic()
+        when, last = self._told.pop(batch.window, (0.0, 0))
+        count = 2 * iomap.WINDOW if now - when > LATELY else max(last // 2, LEAST)
+        if batch.change:
+            count = LEAST
+        self._told[batch.window] = now, count
+        if len(self._told) > REMEMBERED:
+            self._told.popitem(last=False)
+        return count
+
     def _tell(self, batch: Batch) -> None:
         try:
-            for message in batch.messages():
+            for message in batch.messages(self._count(batch)):
                 if self._closed or not self._send(codec.notify(Notify.UPSERT_MAPPINGS, iomap_v7.pack(message))):
                     return
         except OSError as error:

@@ -15,7 +15,6 @@ from regionfs.manifest.schema import FileSpec, Manifest
 from regionfs.modes import shapes
 from regionfs.modes.choose import Ability, Kernel, choose_all
 from regionfs.modes.iomap import (
-    AHEAD,
     BLOCKS,
     MAX_DEVICES,
     WINDOW,
@@ -163,7 +162,7 @@ def test_a_batch_is_the_window_around() -> None:
     """Windows lie on a grid and tile the file; a batch begins at the position asked for."""
     for number in range(5):
         pos = 1024 * (number * WINDOW + 700) + 5
-        told = list(batch(MANY, pos, change=False))
+        told = list(batch(MANY, pos))
         assert (number, 1024 * (number * WINDOW + 700)) == (window(MANY, pos), told[0].offset)
         ordered = sorted(told)
         assert all(before.end == after.offset for before, after in pairwise(ordered))
@@ -172,14 +171,8 @@ def test_a_batch_is_the_window_around() -> None:
         assert (first, last) == (ordered[0].offset, ordered[-1].end)
 
 
-def test_a_batch_after_a_write_is_small() -> None:
-    """The next few mappings from there on."""
-    told = list(batch(MANY, 1024 * 9000, change=True))
-    assert (AHEAD, 1024 * 9000) == (len(told), told[0].offset)
-
-
 def test_a_batch_past_the_end_or_of_nothing_is_a_window() -> None:
     """A file of one hole, and a question past the end, are told in one window as well."""
-    assert [Mapping(0, 4096, Kind.HOLE)] == list(batch(RegionMap(4096, []), 700, change=False))
-    assert [Mapping(0, 4096, Kind.HOLE)] == list(batch(RegionMap(4096, []), 9000, change=False))
-    assert [] == list(batch(RegionMap(0, []), 0, change=False))
+    assert [Mapping(0, 4096, Kind.HOLE)] == list(batch(RegionMap(4096, []), 700))
+    assert [Mapping(0, 4096, Kind.HOLE)] == list(batch(RegionMap(4096, []), 9000))
+    assert [] == list(batch(RegionMap(0, []), 0))
