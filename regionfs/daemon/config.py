@@ -27,6 +27,7 @@ class MountConfig:
     modes: tuple[Mode, ...] = DEFAULT_ORDER
     confine: Path | None = None  # absolute, resolved: sources lie beneath it
     log_level: str = "info"
+    generation: int = 0          # of the inode numbers that a server without predecessors gives
 
     @staticmethod
     def from_options(manifest: Path, directory: Path, text: str) -> MountConfig:
@@ -52,7 +53,7 @@ class MountConfig:
         confine = values["confine"]
         return MountConfig(Path(values["manifest"]), Path(values["mountpoint"]), MountOptions(**values["options"]),
                            values["engine"], tuple(Mode(mode) for mode in values["modes"]),
-                           None if confine is None else Path(confine), values["log_level"])
+                           None if confine is None else Path(confine), values["log_level"], values["generation"])
 
     @property
     def wants_backing(self) -> bool:
@@ -63,6 +64,10 @@ class MountConfig:
     def wants_iomap(self) -> bool:
         """True when the kernel may be told mappings."""
         return Mode.IOMAP in self.modes
+
+    def begin_anew(self, manifest: Path, generation: int) -> MountConfig:
+        """The same mount of another manifest, for a server that knows nothing of those before it."""
+        return replace(self, manifest=manifest, generation=generation)
 
     def with_manifest(self, path: Path) -> MountConfig:
         """The same mount of another manifest."""

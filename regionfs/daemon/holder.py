@@ -33,6 +33,7 @@ from typing import Any
 from regionfs.daemon import control, failure, logs, runtime
 from regionfs.daemon.broken import Broken
 from regionfs.daemon.config import MountConfig
+from regionfs.daemon.door import Door
 from regionfs.daemon.link import Link
 from regionfs.errors import MountError, RegionfsError
 from regionfs.modes.probe import probe_iomap
@@ -44,6 +45,7 @@ log = logging.getLogger("regionfs")
 
 QUICK = 0.1            # seconds; a server that served for less makes the next one wait longer
 LONGEST_WAIT = 5.0     # seconds between two tries to start a server
+TRIES = 5              # servers in a row that die without a word before they serve: then requests get EIO
 
 
 class Holder:
@@ -62,7 +64,10 @@ class Holder:
         self._ready = self._finished = self._ended = False
         self._started = self._ready_at = self._due = self._wait = 0.0  # monotonic seconds; _wait is a span
         self._restarts = 0
-        self._trouble = ""                # why no server runs
+        self._trouble: dict[str, Any] = {}  # why no server runs, as failure.describe has it
+        self._failures = 0                # servers in a row that did not come to serve
+        self._waiting: list[tuple[dict[str, Any], socket.socket | None]] = []  # requests for a server
+        self._curious: list[tuple[socket.socket | None, dict[str, Any]]] = []  # (who, answer) once one serves
         self._broken: Broken | None = None
         self._mounted = False
         self._answered = False            # the mount has answered once
@@ -73,14 +78,14 @@ class Holder:
         try:
             self._clear_leftovers()
             self._listen_to_signals()
-            listener = self._listen()
+            door = Door(runtime.socket_of(self._config.mountpoint), self._selector, self._obey)
             self._spawn()
             while not self._ended:
                 for key, _ in self._selector.select(self._timeout()):
                     key.data(key.fileobj)
                 if self._server is None and self._due and time.monotonic() >= self._due:
                     self._spawn()
-            listener.close()
+            door.close()
         except BaseException:
             self._unmount_for_good()
             raise
@@ -118,9 +123,9 @@ class Holder:
         elif "ready" in words:
             self._service_began()
         elif "failed" in words:
-            self._trouble = words["failed"]["error"]
+            self._trouble = words["failed"]
             if not self._replaceable:
-                self._give_up(words["failed"])
+                self._give_up(self._trouble)
         elif "manifest" in words:
             self._config = self._config.with_manifest(Path(words["manifest"]))
         elif "ended" in words:  # and flushes; its end of the line tells when it is done
@@ -159,10 +164,12 @@ class Holder:
                 self._engine = "pyfuse3"
 
     def _service_began(self) -> None:
-        self._ready, self._ready_at, self._trouble = True, time.monotonic(), ""
+        self._ready, self._ready_at, self._trouble, self._failures = True, time.monotonic(), {}, 0
         if self._broken is not None:
             self._broken.close()
             self._broken = None
+        self._satisfy(None)
+        self._ask_again()
         if self._answered:
             log.info("a new server took over after %.0f ms", 1000 * (time.monotonic() - self._started))
             return
@@ -177,26 +184,41 @@ class Holder:
         self._selector.unregister(self._link)
         self._link.close()
         status = self._server.wait()
+        self._server = self._link = None
         if self._finished:
             self._ended = True
         else:
-            self._server_lost({"error": self._trouble or f"the server ended with status {status}"})
-        self._server = self._link = None
+            self._server_lost(self._trouble or {"error": f"the server ended with status {status}"})
 
     def _server_lost(self, why: dict[str, Any]) -> None:
         if not self._replaceable:
             self._give_up(why)
             return
         self._restarts += 1
-        served = self._ready and time.monotonic() - self._ready_at > QUICK
+        now = time.monotonic()
+        served = self._ready and now - self._ready_at > QUICK
         self._wait = 0.0 if served else min(LONGEST_WAIT, max(0.05, 2 * self._wait))
-        self._due = time.monotonic() + self._wait
+        self._due = now + self._wait
         if self._ready:
             log.warning("%s; starting another", why["error"])
-        elif self._broken is None:
+        elif self._python != sys.executable:
+            log.error("%s: %s; back to %s", self._python, why["error"], sys.executable)
+            self._python, self._due, self._trouble = sys.executable, now, {}
+            self._satisfy(why)
+        else:
+            self._start_failed(why)
+
+    def _start_failed(self, why: dict[str, Any]) -> None:
+        """A server said that it cannot serve, or too many were killed before they did: say so to everybody."""
+        self._failures += 1
+        if not self._trouble and self._failures < TRIES:
+            return
+        self._trouble = why
+        if self._broken is None:
             log.error("no server can be started: %s; requests get EIO meanwhile", why["error"])
-            self._trouble = why["error"]
             self._broken = Broken(self._device, self._selector, self._gone)
+        self._satisfy(why)
+        self._ask_again()
 
     @property
     def _replaceable(self) -> bool:
@@ -223,71 +245,80 @@ class Holder:
 
     # clients
 
-    def _listen(self) -> socket.socket:
-        path = runtime.socket_of(self._config.mountpoint)
-        path.unlink(missing_ok=True)
-        listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
-        listener.bind(str(path))
-        listener.listen(16)
-        self._selector.register(listener, selectors.EVENT_READ, self._accept)
-        return listener
-
-    def _accept(self, listener: Any) -> None:
-        """Read one request, as much as came with it; a slow client is not waited for long."""
-        with suppress(OSError):
-            client, _ = listener.accept()
-            client.settimeout(0.5)
-            try:
-                control.check_peer(client)
-                with client.makefile("rb") as stream:
-                    line = stream.readline(control.REQUEST_LIMIT + 1)
-                if len(line) > control.REQUEST_LIMIT:
-                    raise control.Refused(f"the request is over {control.REQUEST_LIMIT} bytes")
-                self._obey(control.parse(line), client)
-            except (control.Refused, OSError) as error:
-                control.reply(client, {"error": str(error)})
-
     def _obey(self, request: dict[str, Any], client: socket.socket) -> None:
         command = request["command"]
-        if command == "status":
-            words: dict[str, Any] = {"holder": self._status()}
-        elif command == "reload":
-            path = request.get("manifest") or str(self._config.manifest)
-            words = {"manifest": path, "dry_run": bool(request.get("dry_run"))}
-            if not self._ready:
-                self._recover(Path(path), words["dry_run"])
+        if command == "reload":
+            self._ask({"command": command, "manifest": request.get("manifest") or str(self._config.manifest),
+                       "dry_run": bool(request.get("dry_run"))}, client)
         elif command == "upgrade":
-            control.reply(client, self._upgrade(str(request.get("python") or sys.executable)))
-            return
+            self._upgrade(request.get("python") or sys.executable, client)
+        elif command == "status":
+            self._ask({"command": command}, client)
         else:
-            raise control.Refused("no such command; known are status, reload, upgrade")
-        if self._ready and self._say({**words, "command": command}, [client.fileno()]):
-            client.close()
+            control.reply(client, {"error": "no such command; known are status, reload, upgrade"})
+
+    def _ask(self, words: dict[str, Any], client: socket.socket | None) -> None:
+        """Pass a request on to the server, which answers the client; to the next one while none is ready.
+
+        Without a server that could answer, do here what can be done. No client: a signal's request.
+        """
+        if self._broken is not None and words["command"] == "status":
+            self._reply(client, self._status())
+        elif self._broken is not None:
+            self._recover(words, client)
+        elif self._ready and self._say({**words, "holder": self._status()}, [client.fileno()] if client else []):
+            if client is not None:
+                client.close()
         else:
-            control.reply(client, self._status() if command == "status" else {"unchanged": 0, "recovering": True})
+            self._waiting.append((words, client))
+
+    def _ask_again(self) -> None:
+        """A server is ready, or there will be none soon."""
+        waiting, self._waiting = self._waiting, []
+        for words, client in waiting:
+            self._ask(words, client)
+
+    def _reply(self, client: socket.socket | None, answer: dict[str, Any]) -> None:
+        if client is not None:
+            control.reply(client, answer)
+        elif "error" in answer:
+            log.error("%s", answer["error"])
 
     def _status(self) -> dict[str, Any]:
         return {"mountpoint": str(self._config.mountpoint), "manifest": str(self._config.manifest),
                 "engine": self._engine, "pid": self._server.pid if self._server else None, "holder_pid": os.getpid(),
-                "restarts": self._restarts, "trouble": self._trouble, "files": {}}
+                "restarts": self._restarts, "trouble": self._trouble.get("error", ""), "files": {}}
 
-    def _upgrade(self, python: str) -> dict[str, Any]:
+    def _upgrade(self, python: str, client: socket.socket) -> None:
         """Replace the server as if it had died, by that of another interpreter."""
         if self._engine == "pyfuse3":
-            return failure.describe(MountError("the pyfuse3 engine cannot be upgraded; unmount and mount again"))
+            control.reply(client, failure.describe(
+                MountError("the pyfuse3 engine cannot be upgraded; unmount and mount again")))
+            return
         self._python = python
+        self._curious.append((client, {"upgraded": True}))
+        self._due, self._wait = time.monotonic(), 0.0
         if self._server is not None:
             self._server.kill()
-        return {"upgrading": True}
 
-    def _recover(self, manifest: Path, dry_run: bool) -> None:
+    def _recover(self, words: dict[str, Any], client: socket.socket | None) -> None:
         """No server could be started from what the last one left: begin anew with a manifest."""
-        if not dry_run:
-            self._config = self._config.with_manifest(manifest)
-            stem = runtime.stem_of(self._config.mountpoint)
-            for path in (*stem.parent.glob(f"{stem.name}.layer-*"), stem.with_suffix(".index")):
-                path.unlink(missing_ok=True)
-            self._due, self._wait = time.monotonic(), 0.0
+        if words["dry_run"]:
+            self._reply(client, failure.describe(MountError(f"no server runs: {self._trouble}")))
+            return
+        # inode numbers that were never given: the kernel may hold the others, and what they showed
+        self._config = self._config.begin_anew(Path(words["manifest"]), time.time_ns())
+        stem = runtime.stem_of(self._config.mountpoint)
+        for path in (*stem.parent.glob(f"{stem.name}.layer-*"), stem.with_suffix(".index")):
+            path.unlink(missing_ok=True)
+        self._curious.append((client, {"unchanged": 0, "recovering": True}))
+        self._due, self._wait = time.monotonic(), 0.0
+
+    def _satisfy(self, trouble: dict[str, Any] | None) -> None:
+        """Tell those who wait for it how a server's start went."""
+        curious, self._curious = self._curious, []
+        for client, answer in curious:
+            self._reply(client, trouble or answer)
 
     # signals and the end
 
@@ -301,8 +332,7 @@ class Holder:
     def _hear_signals(self, wake: Any) -> None:
         for number in os.read(wake, 64):
             if number == signal.SIGHUP:
-                self._say({"command": "reload", "manifest": str(self._config.manifest), "dry_run": False},
-                          [os.open(os.devnull, os.O_WRONLY)])
+                self._ask({"command": "reload", "manifest": str(self._config.manifest), "dry_run": False}, None)
             elif not self._mounted:
                 self._give_up({"error": "interrupted"})
             else:

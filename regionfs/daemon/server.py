@@ -73,6 +73,7 @@ class Server:
         if layer is not None:
             return layer, self._store.index.current
         layer = self._read(self._config.manifest)
+        self._store.begin(layer.manifest, self._config.generation)
         return layer, self._store.add(layer)
 
     def _read(self, path: Path) -> Layer:
@@ -163,17 +164,24 @@ class Server:
         """Answer what the holder passes on. Without a holder nobody keeps the mount: flush and end."""
         while (message := self._link.receive()) is not None:
             words, fds = message
-            threading.Thread(target=self._answer, args=(words, fds[0]), name="answer", daemon=True).start()
+            threading.Thread(target=self._answer, args=(words, fds), name="answer", daemon=True).start()
         log.error("the holder is gone; the mount ends")
         self._flush()
         os._exit(1)
 
-    def _answer(self, words: dict[str, Any], client: int) -> None:
+    def _answer(self, words: dict[str, Any], fds: list[int]) -> None:
+        """Tell the client whose connection came along, or the log where a signal asked."""
         try:
             answer = self._commands[words["command"]](self, words)
         except (RegionfsError, OSError) as error:
             answer = failure.describe(error)
-        control.reply(client, answer)
+        except Exception as error:  # a bug of ours: the client shall not wait in vain
+            log.exception("answering %s", words["command"])
+            answer = failure.describe(error)
+        for client in fds:
+            control.reply(client, answer)
+        if not fds and "error" in answer:
+            log.error("%s", answer["error"])
 
     def status(self, words: dict[str, Any]) -> dict[str, Any]:
         """The mount's entry of `status --json`, DESIGN section 8; `words` bring what the holder knows."""

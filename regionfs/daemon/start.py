@@ -99,13 +99,23 @@ def statuses(mountpoint: Path | None) -> Iterator[dict[str, Any]]:
         found = list(runtime.known())
     for mount in found:
         try:
-            yield control.call(runtime.socket_of(mount.mountpoint), "status")
+            yield _status(mount.mountpoint)
         except ConnectionError:
             if mount.alive:  # starting, or just ending
                 continue
             trouble = f"its daemon died; clear it with regionfs umount {mount.mountpoint}"
             yield {"mountpoint": str(mount.mountpoint), "manifest": str(mount.manifest), "engine": "", "pid": None,
                    "holder_pid": None, "restarts": 0, "trouble": trouble, "files": {}}
+
+
+def _status(mountpoint: Path) -> dict[str, Any]:
+    """Asked again when the server dies over the answer. Raises ConnectionError."""
+    for _ in range(3):
+        try:
+            return control.call(runtime.socket_of(mountpoint), "status")
+        except control.Unanswered:
+            continue
+    return control.call(runtime.socket_of(mountpoint), "status")
 
 
 def is_alive(mountpoint: Path) -> bool:
@@ -134,5 +144,7 @@ def ask(mountpoint: Path, command: str, **arguments: object) -> dict[str, Any]:
     """Ask the daemon of one mount. Raises MountError when none answers."""
     try:
         return control.call(runtime.socket_of(mountpoint), command, **arguments)
+    except control.Unanswered as error:
+        raise MountError("the server died before it answered, and another takes over; ask again") from error
     except ConnectionError as error:
         raise MountError(f"no regionfs mount of this user on {mountpoint}") from error
