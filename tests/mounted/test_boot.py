@@ -143,8 +143,8 @@ def test_boots(mount: Callable[..., Mount], table: str, sector: int, firmware: s
     esp, root, manifest = make_esp(tmp_path, sector), make_root(tmp_path, token), tmp_path / "disk.yaml"
     before = esp.read_bytes()
     run(REGIONFS, "stitch", manifest, "--disk", "vm/disk.img", f"--{table}", "--sector-size", sector,
-         "--boot-code", GUEST / {"mbr": "mbr.bin", "gpt": "gptmbr.bin"}[table],
-         "--part", f"{esp}:type=esp,bootable", "--part", f"{root}:type=linux-root,rw")
+        "--boot-code", GUEST / {"mbr": "mbr.bin", "gpt": "gptmbr.bin"}[table],
+        "--part", f"{esp}:type=esp,bootable", "--part", f"{root}:type=linux-root,rw")
     with mount(manifest.read_text()) as composite:
         said = run_machine(composite.path / "vm" / "disk.img", sector, firmware_words(firmware, tmp_path),
                            tmp_path / "serial")
