@@ -132,7 +132,7 @@ class Server:
                 self._relay.step_down()
                 done = self._fs.read_into(ino, offset, buffer, paging=paging)
         except OSError as error:
-            self._fail(unique, error)
+            self._send((self._failure(unique, error),))
             return
         end = OUT_HEADER_SIZE + done
         OUT_HEADER.pack_into(answer, 0, end, 0, unique)
@@ -146,16 +146,15 @@ class Server:
         try:
             done = self._fs.write(ino, offset, data, paging=paging, append=append,
                                   drop_setid=bool(io_flags & abi.WRITE_KILL_SUIDGID))
+            reply = codec.reply(unique, codec.pack(WriteOut(done)))
         except OSError as error:
-            self._fail(unique, error)
-            return
+            # pages of a mapping may be written in part
+            done, reply = len(data) if paging else 0, [self._failure(unique, error)]
         finally:
             self._relay.safe()
-        spans = self._fs.elsewhere(ino, offset, done)
-        reply = codec.reply(unique, codec.pack(WriteOut(done)))
         if paging:  # whoever drops pages may wait for this very write-back: first the reply
             self._send(reply)
-        self._drop(spans)
+        self._drop(self._fs.elsewhere(ino, offset, done))
         if not paging:
             self._send(reply)
 
@@ -186,7 +185,7 @@ class Server:
             log.error("%s", error)
             self._send((codec.error(_unique(buffer, size), errno.EIO),))
         except (OSError, RegionfsError) as error:
-            self._fail(unique, error)
+            self._send((self._failure(unique, error),))
         finally:
             self._relay.safe()
 
@@ -202,11 +201,12 @@ class Server:
             for ino, offset, length in spans:
                 self.invalidate(ino, offset, length)
 
-    def _fail(self, unique: int, error: OSError | RegionfsError) -> None:
+    @staticmethod
+    def _failure(unique: int, error: OSError | RegionfsError) -> bytes:
         number = error.errno or errno.EIO
         if number == errno.EIO:
             log.debug("EIO: %s", error)
-        self._send((codec.error(unique, number),))
+        return codec.error(unique, number)
 
     def _send(self, buffers: Sequence[codec.Buffer]) -> bool:
         """Write a reply or notification; False when the kernel does not want it any more."""
