@@ -20,9 +20,10 @@ def reload(directory: Path, manifest: Path | None, dry_run: bool, as_json: bool)
     Files whose map changed get a new inode: what is open keeps the old bytes, new opens see the new.
     """
     from regionfs.daemon.start import ask
+    from regionfs.wire.mounts import settle
 
     path = str(manifest.absolute()) if manifest is not None else None
-    answer = ask(directory.resolve(), "reload", manifest=path, dry_run=dry_run)
+    answer = ask(settle(directory), "reload", manifest=path, dry_run=dry_run)
     if as_json:
         print_json(answer)
         return

@@ -8,17 +8,27 @@ from typing import Any
 import click
 
 from regionfs.cli.common import examples, json_option, print_json, table
+from regionfs.errors import UsageError
 from regionfs.units import human_size
 
 
-@click.command(epilog=examples("regionfs status", "regionfs status /mnt/vm --json"))
+@click.command(epilog=examples("regionfs status", "regionfs status /mnt/vm --json",
+                               "regionfs status --prometheus > /var/lib/prometheus/node-exporter/regionfs.prom"))
 @click.argument("directory", required=False, type=click.Path(path_type=Path))
 @json_option
-def status(directory: Path | None, as_json: bool) -> None:
+@click.option("--prometheus", is_flag=True, help="Write metrics in Prometheus' text format.")
+def status(directory: Path | None, as_json: bool, prometheus: bool) -> None:
     """Show mounts; per file its mode, reason, opens, and what the daemon served."""
     from regionfs.daemon.start import statuses
+    from regionfs.wire.mounts import settle
 
-    mounts = list(statuses(directory.resolve() if directory is not None else None))
+    if as_json and prometheus:
+        raise UsageError("--json and --prometheus are two forms of the same; choose one")
+    mounts = list(statuses(settle(directory) if directory is not None else None))
+    if prometheus:
+        from regionfs.cli.prometheus import expose
+        click.echo("\n".join(expose(mounts)))
+        return
     if as_json:
         print_json({"mounts": mounts})
         return

@@ -20,10 +20,9 @@ def umount(directory: Path, lazy: bool) -> None:
     """Unmount DIRECTORY, and wait until data is safe."""
     from regionfs.daemon.start import unmount
     from regionfs.errors import MountError
+    from regionfs.wire.mounts import settle
 
-    # the directory itself must not be touched: the daemon behind it may be dead
-    path = directory.absolute()
-    point = Path(os.path.realpath(path.parent), path.name)
+    point = settle(directory)
     for process in unmount(point, lazy):
         with os.fdopen(process, "rb", buffering=0):
             poll = select.poll()

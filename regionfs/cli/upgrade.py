@@ -15,5 +15,6 @@ from regionfs.cli.common import examples
 def upgrade(directory: Path) -> None:
     """Replace the server of the mount on DIRECTORY by this installation's; nobody who uses it notices."""
     from regionfs.daemon.start import ask
+    from regionfs.wire.mounts import settle
 
-    ask(directory.resolve(), "upgrade", python=sys.executable)
+    ask(settle(directory), "upgrade", python=sys.executable)

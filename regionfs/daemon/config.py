@@ -10,6 +10,7 @@ from typing import Any
 from regionfs.daemon.logs import LEVELS
 from regionfs.errors import UsageError
 from regionfs.modes.choose import DEFAULT_ORDER, Mode, parse_modes
+from regionfs.wire.mounts import settle
 from regionfs.wire.options import MountOptions, parse_options
 
 ENGINES = ("auto", "native", "pyfuse3")
@@ -36,7 +37,7 @@ class MountConfig:
         options = parse_options(text, own=OWN, fsname=str(path))
         own, modes = options.own, options.own.get("modes")
         return MountConfig(
-            path, directory.resolve(), replace(options, own={}),
+            path, settle(directory), replace(options, own={}),
             engine=_one_of(ENGINES, "engine", own.get("engine", "auto")),
             modes=DEFAULT_ORDER if modes is None else parse_modes(modes.replace(":", ",")),
             confine=_directory(own["confine"]) if "confine" in own else None,

@@ -38,6 +38,13 @@ def find(mountpoint: Path) -> Mount | None:
     return next((mount for mount in reversed(list_mounts()) if mount.mountpoint == str(mountpoint)), None)
 
 
+def settle(directory: Path) -> Path:
+    """`directory` absolute and resolved, without a call on what is mounted there: nobody may answer it."""
+    path = directory.absolute()
+    point = Path(os.path.realpath(path.parent), path.name)
+    return point if find(point) else point.resolve()
+
+
 def raise_readahead(device: int, kib: int = READ_AHEAD_KIB) -> bool:
     """Let the kernel read ahead up to `kib` KiB on the mount with this st_dev; never lowers it.
 
