@@ -107,7 +107,7 @@ def _perform(flattening: Flattening, file: FileSpec, out: Path, verify: bool) ->
 def _summary(out: Path, regions: RegionMap, tally: Tally, verify: bool) -> str:
     from regionfs.units import human_size
     ways = {"shared with the sources": tally.shared, "copied by the kernel": tally.copied,
-            "copied": tally.written, "holes": regions.size - tally.shared - tally.copied - tally.written}
+            "read and written": tally.written, "holes": regions.size - tally.shared - tally.copied - tally.written}
     told = ", ".join(f"{human_size(count)} {way}" for way, count in ways.items() if count)
     return f"{out}: {human_size(regions.size)}" + (f" ({told})" if told else "") + (", verified" if verify else "")
 
@@ -128,9 +128,19 @@ def _bar(label: str, total: int) -> Iterator[Progress]:
         yield lambda count: None
         return
     from rich.console import Console
-    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
-    columns = (TextColumn("{task.description}", markup=False), BarColumn(), DownloadColumn(binary_units=True),
-               TransferSpeedColumn(), TimeRemainingColumn())
+    from rich.progress import BarColumn, DownloadColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
+    from rich.text import Text
+
+    from regionfs.units import human_size
+
+    class Rate(ProgressColumn):
+        """In the units of the rest; rich's own column counts in powers of 1000."""
+
+        def render(self, task: Task) -> Text:
+            return Text(f"{human_size(int(task.speed))}/s" if task.speed else "")
+
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), DownloadColumn(binary_units=True), Rate(),
+               TimeRemainingColumn())
     with Progress(*columns, console=Console(stderr=True), transient=True) as display:
         task = display.add_task(label, total=total)
         yield lambda count: display.advance(task, count)

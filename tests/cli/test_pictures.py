@@ -214,12 +214,14 @@ def test_ten_thousand_regions(chromium: Page, crowd: Path, width: int) -> None:
     assert [] == chromium.complaints()
 
 
-def test_the_table_is_paged_and_leads_to_the_map(chromium: Page, crowd: Path) -> None:
-    """A hundred rows at a time; a row's button chooses its region."""
-    chromium.open(crowd)
+@pytest.mark.parametrize("width", WIDTHS)
+def test_the_table_is_paged_and_leads_to_the_map(chromium: Page, crowd: Path, width: int) -> None:
+    """A hundred rows at a time, none wider than the page; a row's button chooses its region."""
+    chromium.open(crowd, width)
     chromium.one("summary").click()
     chromium.settle()
     assert (100, "1 to 100 of 10,000") == (len(chromium.all("tbody tr")), chromium.texts(".pager span")[0])
+    assert chromium.run("return document.documentElement.scrollWidth <= innerWidth")
     chromium.all(".pager button")[1].click()
     assert ["102", "413,696", "4,096", "source", "rw", "c", "413,696"] == chromium.texts("tbody tr:nth-child(2) td")
     chromium.one("tbody tr:nth-child(2) button").click()
