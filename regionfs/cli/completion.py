@@ -6,10 +6,17 @@ import click
 
 from regionfs.cli.common import examples
 
+# click's scripts take names apart at spaces (bash) and at commas (fish)
+_REPAIRS = {
+    "bash": {"read type value": "read -r type value", "COMPREPLY+=($value)": 'COMPREPLY+=("$(printf %q "$value")")'},
+    "zsh": {},
+    "fish": {'string split ","': 'string split --max 1 ","'},
+}
+
 
 @click.command(epilog=examples('eval "$(regionfs completion bash)"',
                                "regionfs completion fish > ~/.config/fish/completions/regionfs.fish"))
-@click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
+@click.argument("shell", type=click.Choice(list(_REPAIRS)))
 @click.pass_context
 def completion(ctx: click.Context, shell: str) -> None:
     """Print the script that makes SHELL complete regionfs commands.
@@ -18,6 +25,8 @@ def completion(ctx: click.Context, shell: str) -> None:
     """
     from click.shell_completion import get_completion_class
     kind = get_completion_class(shell)
-    if kind is None:
-        ctx.fail(f"click has no completion for {shell}")
-    click.echo(kind(ctx.find_root().command, {}, "regionfs", "_REGIONFS_COMPLETE").source())
+    assert kind is not None
+    script = kind(ctx.find_root().command, {}, "regionfs", "_REGIONFS_COMPLETE").source()
+    for broken, mended in _REPAIRS[shell].items():
+        script = script.replace(broken, mended)
+    click.echo(script)

@@ -121,3 +121,16 @@ def test_the_tab_key_in_a_real_shell(disk: Path, shell: str) -> None:
         seen.type("out.raw --errors zero; echo do''ne\n")
         seen.wait_for("done")
     assert (disk.parent / "out.raw").exists()
+
+
+@pytest.mark.parametrize("shell", INTERACTIVE)
+def test_names_that_a_shell_would_take_apart(tmp_path: Path, shell: str) -> None:
+    """Spaces, commas, quotes and stars arrive as one word."""
+    (tmp_path / "source").write_bytes(b"x" * 777)
+    (tmp_path / "odd.yaml").write_text("""regionfs: 1\nfiles: {"my disk, 'old' *.img": {whole: source}}\n""")
+    with interactive(shell, tmp_path) as seen:
+        seen.type("regionfs cat odd.yaml m\t")
+        seen.wait_for(".img")
+        seen.type("| wc -c; echo do''ne\n")
+        seen.wait_for("done")
+        assert "777" in seen.seen
