@@ -41,6 +41,8 @@ class Opened(NamedTuple):
     direct: bool      # userspace: every read and write comes to us, uncached
     keep_cache: bool  # userspace: what the page cache holds is still true
     stamps: tuple[tuple[int, ...], ...]  # of the sources, as SourceFacts.stamp
+    settled: bool     # a later change of a source shows in its stamp
+    since: int        # ns, monotonic; the sources were looked at after this
 
 
 class Changes(NamedTuple):
@@ -190,7 +192,7 @@ class FileSystem:
 
     def describe(self, node: FileNode) -> list[dict[str, object]]:
         """The region map as plain values: start, length, kind, access, source, offset."""
-        regions = self._map(node)
+        regions = self.regions(node)
         size = self._attributes.size(node)
         return [{"start": r.start, "length": min(r.end, size) - r.start, "kind": r.kind.value,
                  "access": "rw" if r.writable else "ro", "source": r.source or None,
@@ -203,6 +205,7 @@ class FileSystem:
         node = self.file(ino)
         if flags & _ACCESS_KINDS != os.O_RDONLY and not node.spec.writable:
             raise OSError(errno.EROFS, node.spec.path)
+        since = time.monotonic_ns()
         try:
             seen = [node.sources.look(key) for key in node.spec.sources]
         except (RegionfsError, OSError) as error:
@@ -217,7 +220,7 @@ class FileSystem:
         settled = all(f.kind == "file" and max(f.mtime_ns, f.ctime_ns) < limit for f in seen)
         keep = node.cached == stamps
         node.cached = stamps if settled else None
-        return Opened(node.choice.mode, self._uncached(node), keep, stamps)
+        return Opened(node.choice.mode, self._uncached(node), keep, stamps, settled, since)
 
     def fits_whole(self, node: FileNode, opened: Opened) -> bool:
         """False for a fixed-size passthrough file whose source has grown: its handles would see that."""
@@ -225,10 +228,6 @@ class FileSystem:
         if opened.mode is not Mode.PASSTHROUGH or regions is None:
             return True
         return os.fstat(self.source_fd(node)).st_size == regions.size
-
-    def regions(self, node: FileNode) -> RegionMap:
-        """Its region map; of a `whole` file one region over the bytes it has now."""
-        return self._map(node, self._attributes.size(node))
 
     def source_fd(self, node: FileNode) -> int:
         """The descriptor of a passthrough file's one source."""
@@ -309,7 +308,7 @@ class FileSystem:
         if whence not in (os.SEEK_DATA, os.SEEK_HOLE):
             raise OSError(errno.EINVAL, f"whence {whence}")
         seek = execute.seek_data if whence == os.SEEK_DATA else execute.seek_hole
-        return seek(self._map(node, self._attributes.size(node)), node.sources, offset)
+        return seek(self.regions(node, self._attributes.size(node)), node.sources, offset)
 
     def fallocate(self, ino: int, mode: int, offset: int, length: int) -> None:
         """`whole`: forwarded. Fixed size: punch and zero inside rw ground; allocate changes nothing; no growth."""
@@ -319,7 +318,7 @@ class FileSystem:
         if node.spec.whole is not None:
             execute.fallocate(_fd(node, node.spec.whole), mode, offset, length)
             return
-        regions = self._map(node)
+        regions = self.regions(node)
         if offset + length > regions.size and not mode & execute.KEEP_SIZE:
             raise OSError(errno.EPERM, "the manifest fixes this file's size")
         if mode & ~(execute.PUNCH_HOLE | execute.ZERO_RANGE | execute.KEEP_SIZE):
@@ -374,7 +373,7 @@ class FileSystem:
         """True when a passthrough file writes its source: choose keeps such files together, a fallback parts them."""
         return any(self.file(ino).choice.mode is Mode.PASSTHROUGH for ino in self._sharing.writers_beside(node.ino))
 
-    def _map(self, node: FileNode, size: int = MAX_OFFSET) -> RegionMap:
+    def regions(self, node: FileNode, size: int = MAX_OFFSET) -> RegionMap:
         """Its region map; a `whole` file's is one region over `size` bytes."""
         if node.spec.regions is not None:
             return node.spec.regions

@@ -10,7 +10,9 @@ served until its last handle is gone:
 
 Every reply to OPEN is matched by one RELEASE, also where the kernel then failed the open; a reply
 that the kernel did not take any more is taken back by `release`. Where an inode's backing no longer
-shows what the file shows now, Stale tells the caller to give the file a new inode.
+shows what the file shows now, the file gets a new inode, and ESTALE makes the kernel look the name up
+again, but once only. So the thread that got it takes what it finds then, if that was made after it
+had asked first: it shows all that was closed before its open(2) began.
 """
 
 from __future__ import annotations
@@ -32,6 +34,7 @@ from regionfs.modes.composed import compose, image_directory
 from regionfs.serve.ledger import SLOTS, Entry, Ledger, stamp_of
 from regionfs.tree import FileNode
 from regionfs.wire.abi import UNIQUE_RESEND
+from regionfs.wire.requests import InHeader
 
 log = logging.getLogger("regionfs")
 
@@ -49,10 +52,6 @@ class Registry(Protocol):
         """Give a backing id back."""
 
 
-class Stale(Exception):  # noqa: N818  # not an error: the file needs a new inode
-    """The inode is open on a backing file that no longer shows the file's bytes."""
-
-
 class Backings:
     """The backing ids of one connection, one per open inode. Safe to use from many threads.
 
@@ -65,6 +64,8 @@ class Backings:
         self._registry = registry
         self._ledger = ledger
         self._uses = {entry.ino: entry for entry in ledger.entries()}
+        self._made: dict[int, int] = {}   # open inode -> when its sources were looked at, as Opened.since
+        self._asked: dict[int, int] = {}  # thread that was sent to look again -> when it asked first, likewise
         self._composed = ComposedFiles(fs)
         self._lock = threading.Lock()               # for the ledger and what is beside it
         self._busy: set[int] = set()                # inodes whose entry a thread has for itself
@@ -94,26 +95,34 @@ class Backings:
             with suppress(OSError):
                 self._registry.backing_close(suspect)
 
-    def open(self, node: FileNode, opened: Opened, flags: int, unique: int) -> int | None:
+    def open(self, node: FileNode, opened: Opened, flags: int, header: InHeader) -> int | None:
         """The backing id to answer this OPEN with; 0 for direct I/O, None for plain userspace.
 
-        Raises Stale; OSError(EINVAL) for O_DIRECT where the backing file in use cannot do it.
+        OSError: ESTALE when the name has to be looked up again; EINVAL for O_DIRECT where the backing file in
+        use cannot do it.
         """
-        if opened.mode in (Mode.USERSPACE, Mode.IOMAP):  # an inode older than its file's iomap is served by us
-            return None
         with self._alone(node.ino):
+            asked = self._asked.pop(header.pid, None)
             use = self._uses.get(node.ino)
             if use is None:
+                # it may have fallen back since `opened`; an inode older than its file's iomap is served by us
+                if node.choice.mode in (Mode.USERSPACE, Mode.IOMAP):
+                    return None
                 use = self._first(node, opened, flags)
                 if use is None:
                     return None
-            elif self._counted(unique):
+                self._made[node.ino] = opened.since
+            elif self._counted(header.unique):
                 return use.backing_id
-            elif use.backing_id and use.stamp != _stamp(opened):
-                raise Stale
+            elif use.backing_id and self._outdated(use, node, opened):
+                if asked is None:
+                    self._asked[header.pid] = opened.since
+                if asked is None or self._made.get(node.ino, 0) < asked:
+                    self._part(node, opened.since)
+                    raise OSError(errno.ESTALE, node.spec.path)
             elif use.backing_id and opened.mode is Mode.COMPOSED and flags & os.O_DIRECT:
                 raise OSError(errno.EINVAL, f"{node.spec.path} is open without O_DIRECT, and a composed file has none")
-            if not self._write(unique, use._replace(handles=use.handles + 1)):
+            if not self._write(header.unique, use._replace(handles=use.handles + 1)):
                 log.warning("over %d files are open at once: the rest is served in userspace", SLOTS)
                 if use.backing_id:
                     self._registry.backing_close(use.backing_id)
@@ -157,7 +166,20 @@ class Backings:
                 self._uses[use.ino] = use
             else:
                 self._uses.pop(use.ino, None)
+                self._made.pop(use.ino, None)
             return True
+
+    def _outdated(self, use: Entry, node: FileNode, opened: Opened) -> bool:
+        """True when the inode's backing file does not show what the file shows now."""
+        return use.stamp != _stamp(opened) or not self._fs.fits_whole(node, opened)
+
+    def _part(self, node: FileNode, since: int) -> None:
+        """Let the name lead to an inode that nobody has open on a backing file older than `since`."""
+        with self._lock:
+            current = self._fs.tree.files.get(node.spec.path)
+            use = self._uses.get(current.ino) if current else None
+            if current and use and use.backing_id and self._made.get(use.ino, 0) < since:
+                self._fs.renew(current)
 
     def _counted(self, unique: int) -> bool:
         """True for a request that came again and had been counted before its server died."""
@@ -180,7 +202,7 @@ class Backings:
 
     def _register(self, node: FileNode, opened: Opened) -> int:
         if opened.mode is Mode.COMPOSED:
-            with self._composed.borrow(node, opened.stamps) as fd:
+            with self._composed.borrow(node, opened) as fd:
                 return self._registry.backing_open(fd)
         return self._registry.backing_open(self._fs.source_fd(node))
 
@@ -200,17 +222,18 @@ class ComposedFiles:
         self._lock = threading.Lock()
 
     @contextmanager
-    def borrow(self, node: FileNode, stamps: object) -> Iterator[int]:
+    def borrow(self, node: FileNode, opened: Opened) -> Iterator[int]:
         """A descriptor that shows the file over its sources as they are now. OSError or ComposeError."""
         with self._lock:
             known = self._files.pop(node.ino, None)
-        if known is not None and known[0] != stamps:
+        if known is not None and known[0] != opened.stamps:
             os.close(known[1])
             known = None
         if known is None:
             if self._directory is None:
                 self._directory = image_directory()
-            known = (stamps, self._compose(node, self._directory))
+            # stamps that may hide a later change are no reason to use it again
+            known = (opened.stamps if opened.settled else None, self._compose(node, self._directory))
         try:
             yield known[1]
         finally:

@@ -16,7 +16,7 @@ from typing import cast
 from regionfs.attributes import BLOCK, Attributes
 from regionfs.fs import Changes, FileSystem
 from regionfs.modes.choose import Mode
-from regionfs.serve.backing import Backings, Stale
+from regionfs.serve.backing import Backings
 from regionfs.serve.iomap import IomapSession
 from regionfs.wire import abi, codec
 from regionfs.wire.abi import Opcode
@@ -98,16 +98,10 @@ class Handlers:
         body, ino = cast(OpenIn, request.body), request.header.nodeid
         opened = self._fs.open(ino, body.flags)
         node = self._fs.file(ino)
-        if ino != node.ino:  # an inode from before the file got a new one; the kernel looks the name up again
-            raise OSError(errno.ESTALE, node.spec.path)
         if self._iomap is not None and self._iomap.serves(ino):
             node.counters.opens[Mode.IOMAP] += 1
             return codec.pack(OpenOut(0, 0))
-        try:
-            backing_id = self._backings.open(node, opened, body.flags, request.header.unique)
-        except Stale:
-            self._fs.renew(node)
-            raise OSError(errno.ESTALE, node.spec.path) from None
+        backing_id = self._backings.open(node, opened, body.flags, request.header)
         if backing_id:
             node.counters.opens[opened.mode] += 1
             return codec.pack(OpenOut(0, abi.FOPEN_PASSTHROUGH, backing_id))

@@ -269,6 +269,19 @@ def test_opens_that_the_kernel_fails_leave_nothing(mounted: Mount, source: Path,
     assert 3 == worker.pwrite(mounted.path / "f", 0, b"now")
 
 
+def test_a_source_that_grew(tmp_path: Path, source: Path) -> None:
+    """A map of fixed size over a file that has grown keeps its size, whatever is open already."""
+    with Mount(tmp_path, {"f": {"regions": [{"source": str(source)}]}}) as mount, Worker() as worker:
+        first = worker.open(mount.path / "f")
+        assert CONTENTS == worker.pread(first, 0, 2 * SIZE)
+        with source.open("ab") as file:
+            file.write(b"more")
+        second = worker.open(mount.path / "f")
+        assert CONTENTS[-10:] == worker.pread(second, SIZE - 10, 100)
+        assert SIZE == worker.stat(second).st_size
+        assert CONTENTS == worker.mmap_read(mount.path / "f", 0, 2 * SIZE)
+
+
 def test_a_source_on_overlayfs(tmp_path: Path) -> None:
     """One level of stacking below the mount works: read, write and grow, as containers need it."""
     lower = tmp_path / "lower"
