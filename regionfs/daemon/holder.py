@@ -30,7 +30,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from regionfs.daemon import control, failure, logs, runtime
+from regionfs.daemon import adopt, control, failure, harden, logs, runtime, sd_notify
 from regionfs.daemon.broken import Broken
 from regionfs.daemon.config import MountConfig
 from regionfs.daemon.door import Door
@@ -76,7 +76,8 @@ class Holder:
         """Hold the mount until it is gone; the exit status."""
         lock = runtime.claim(self._config.mountpoint, self._config.manifest)
         try:
-            self._clear_leftovers()
+            if not self._adopt():
+                runtime.clear_leftovers(self._config.mountpoint)
             self._listen_to_signals()
             door = Door(runtime.socket_of(self._config.mountpoint), self._selector, self._obey)
             self._spawn()
@@ -90,9 +91,20 @@ class Holder:
             self._unmount_for_good()
             raise
         finally:
+            adopt.discard()
             runtime.clean(self._config.mountpoint)
             os.close(lock)
         return 0 if self._mounted else 1
+
+    def _adopt(self) -> bool:
+        """Take over the mount of a holder that died, where a service manager kept its connection."""
+        kept = adopt.take(self._config.mountpoint)
+        if kept is None:
+            return False
+        self._device, self._negotiated = kept
+        self._engine, self._mounted = "native", True
+        log.info("%s: the mount of a holder that died is taken over", self._config.mountpoint)
+        return True
 
     # the server's life
 
@@ -176,6 +188,8 @@ class Holder:
         self._mounted = self._answered = True
         if mount := mounts.find(self._config.mountpoint):
             mounts.raise_readahead(mount.device)
+        if self._negotiated is not None:
+            adopt.keep(self._config.mountpoint, self._device, self._negotiated)
         self._tell({})
 
     def _server_ended(self) -> None:
@@ -336,6 +350,7 @@ class Holder:
             elif not self._mounted:
                 self._give_up({"error": "interrupted"})
             else:
+                sd_notify.notify("STOPPING=1")
                 threading.Thread(target=self._unmount, daemon=True).start()
 
     def _unmount(self) -> None:
@@ -357,16 +372,6 @@ class Holder:
             self._device = -1
         self._mounted = False
 
-    def _clear_leftovers(self) -> None:
-        """What a holder that died left: a mount that answers nobody, files. The log stays."""
-        if mounts.find(self._config.mountpoint):
-            log.warning("%s: a dead mount was in the way; it is cleared", self._config.mountpoint)
-            device.unmount(str(self._config.mountpoint), lazy=True)
-        stem = runtime.stem_of(self._config.mountpoint)
-        for path in stem.parent.glob(f"{stem.name}.*"):
-            if path.suffix not in (".log", ".lock"):
-                path.unlink(missing_ok=True)
-
     def _timeout(self) -> float | None:
         if self._server is None and self._due:
             return max(0.0, self._due - time.monotonic())
@@ -380,6 +385,7 @@ def hold(config: MountConfig, tell: Callable[[dict[str, Any]], None], log_format
     """
     logs.begin(config.log_level, log_format)
     try:
+        harden.give_up(harden.ALWAYS | harden.KERNEL | harden.IOMAP)
         return Holder(config, tell).run()
     except (RegionfsError, OSError) as error:
         tell(failure.describe(error))

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import fcntl
 import json
+import logging
 import os
 import stat
 from collections.abc import Iterator
@@ -18,6 +19,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 from regionfs.errors import MountError
+from regionfs.wire import device, mounts
+
+log = logging.getLogger("regionfs")
 
 
 class Known(NamedTuple):
@@ -61,6 +65,11 @@ def ledger_of(mountpoint: Path) -> Path:
     return stem_of(mountpoint).with_suffix(".ledger")
 
 
+def connection_of(mountpoint: Path) -> Path:
+    """What INIT agreed on, for a holder that takes the mount over."""
+    return stem_of(mountpoint).with_suffix(".connection")
+
+
 def claim(mountpoint: Path, manifest: Path) -> int:
     """Take the mount point for this process, until it ends or closes the descriptor returned.
 
@@ -93,6 +102,17 @@ def clean(mountpoint: Path) -> None:
     stem = stem_of(mountpoint)
     for path in stem.parent.glob(f"{stem.name}.*"):
         if path.suffix != ".log" or not path.stat().st_size:
+            path.unlink(missing_ok=True)
+
+
+def clear_leftovers(mountpoint: Path) -> None:
+    """End what a holder that died left: a mount that answers nobody, files. The log and our claim stay."""
+    if mounts.find(mountpoint):
+        log.warning("%s: a dead mount was in the way; it is cleared", mountpoint)
+        device.unmount(str(mountpoint), lazy=True)
+    stem = stem_of(mountpoint)
+    for path in stem.parent.glob(f"{stem.name}.*"):
+        if path.suffix not in (".log", ".lock"):
             path.unlink(missing_ok=True)
 
 

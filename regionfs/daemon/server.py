@@ -19,7 +19,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from regionfs.daemon import control, failure, logs, runtime
+from regionfs.daemon import control, failure, harden, logs, runtime
 from regionfs.daemon.config import MountConfig
 from regionfs.daemon.link import Link
 from regionfs.daemon.reload import build, compare, stale_names
@@ -243,6 +243,13 @@ def _abilities(negotiated: Negotiated, trial: Callable[[int], None]) -> Kernel:
     return kernel
 
 
+def _needed(config: MountConfig) -> frozenset[harden.Capability]:
+    """What a server of this mount does that an ordinary process may not."""
+    kernel = config.wants_backing or config.engine != "native"  # libfuse mounts in this process
+    return harden.ALWAYS | (harden.KERNEL if kernel else frozenset()) | (
+        harden.IOMAP if config.wants_iomap else frozenset())
+
+
 def main() -> None:
     """`python -m regionfs.daemon.server LINK-FD CONFIG`, as the holder starts it."""
     link, config = Link.adopt(int(sys.argv[1])), MountConfig.from_json(sys.argv[2])
@@ -252,6 +259,7 @@ def main() -> None:
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))  # a descriptor for each source
     try:
+        harden.give_up(_needed(config))
         Server(link, config).run()
     except (RegionfsError, OSError) as error:
         link.send({"failed": failure.describe(error)})

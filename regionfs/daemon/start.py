@@ -11,7 +11,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, NoReturn
 
-from regionfs.daemon import control, failure, logs, runtime
+from regionfs.daemon import adopt, control, failure, logs, runtime, sd_notify
 from regionfs.daemon.config import MountConfig
 from regionfs.errors import MountError, RegionfsError
 from regionfs.wire import device, mounts
@@ -22,6 +22,8 @@ def check_mountpoint(point: Path, nonempty: bool) -> None:
     if mounts.find(point):
         if is_alive(point):
             raise MountError(f"{point} is mounted already; see regionfs status, end it with regionfs umount {point}")
+        if adopt.is_kept():  # it waits for us: nobody else would answer a call on it
+            return
         device.unmount(str(point), lazy=True)  # a dead daemon's
     try:
         if not point.is_dir():
@@ -37,7 +39,14 @@ def serve_in_foreground(config: MountConfig) -> NoReturn:
     """Become the holder; the log goes to stderr. Raises the mount's error when it cannot be made."""
     from regionfs.daemon.holder import hold
     failed: list[RegionfsError] = []
-    status = hold(config, lambda answer: failed.append(failure.revive(answer)) if answer else None, logs.TTY_FORMAT)
+
+    def tell(answer: dict[str, Any]) -> None:
+        if answer:
+            failed.append(failure.revive(answer))
+        else:
+            sd_notify.notify("READY=1", f"STATUS=serving {config.mountpoint}")
+
+    status = hold(config, tell, logs.TTY_FORMAT)
     if failed:
         raise failed[0]
     raise SystemExit(status)
@@ -76,6 +85,7 @@ def _become_holder(config: MountConfig, log: Path, send: int) -> NoReturn:
 
     status = 1
     try:
+        sd_notify.silence()
         os.setsid()
         os.chdir("/")
         null = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
