@@ -123,7 +123,7 @@ def test_writers_notice_no_death(every_mode: World, name: str) -> None:
     with opened(path, os.O_RDWR) as fd:
         def write(number: int) -> None:
             at = number * 43 % (SIZE // BLOCK) * BLOCK
-            data = pattern(BLOCK, number + 7)
+            data = pattern(BLOCK, (number + 7) % 256)
             assert BLOCK == os.pwrite(fd, data, at)
             expected[at:at + BLOCK] = data
             if number % 16 == 0:
@@ -300,12 +300,10 @@ def test_sighup_reads_the_manifest_again(world: World) -> None:
 def test_sighup_leaks_no_descriptor(world: World) -> None:
     """A hundred of them."""
     directory = Path(f"/proc/{world.lives.holder}/fd")
-    world.call("status")
     before = len(list(directory.iterdir()))
     for _ in range(100):
         os.kill(world.lives.holder, signal.SIGHUP)
-    world.call("status")
-    assert before == len(list(directory.iterdir()))
+    eventually(lambda: len(list(directory.iterdir())) <= before)
 
 
 def test_the_holder_survives_its_terminal_and_parent(tmp_path: Path) -> None:
