@@ -27,7 +27,7 @@ from regionfs.manifest.schema import Manifest, SourceSpec
 def inspect_sources(manifest: Manifest) -> dict[str, SourceFacts]:
     """What every source of `manifest` is now. Raises SourceError for the first that cannot serve."""
     rw = _rw_keys(manifest)
-    return {key: inspect_source(spec.path, writable=key in rw, confine=manifest.confine)
+    return {key: inspect_source(spec.place, writable=key in rw, confine=_confine(spec, manifest.confine))
             for key, spec in manifest.sources.items()}
 
 
@@ -91,12 +91,12 @@ class Sources:
         """True when `spec`, which is `facts` now, is the very source behind `key` here."""
         mine, first = self._specs.get(key), self._facts.get(key)
         return mine is not None and first is not None and first.identity == facts.identity and (
-            (mine.path, mine.size) == (spec.path, spec.size))
+            (mine.place, mine.size) == (spec.place, spec.size))
 
     def look(self, key: str) -> SourceFacts:
         """What the source's path shows now. Raises SourceError when that cannot serve any more."""
         spec, first = self._specs[key], self._facts[key]
-        now = inspect_source(spec.path, writable=key in self._rw, confine=self._confine)
+        now = inspect_source(spec.place, writable=key in self._rw, confine=_confine(spec, self._confine))
         _check_same(now, first, spec.path)
         if spec.size is not None and now.size != spec.size:
             raise SourceError(f"{spec.path} has {now.size} bytes, the manifest pins {spec.size}")
@@ -126,7 +126,7 @@ class Sources:
         spec, first = self._specs[key], self._facts[key]
         access = os.O_RDWR if key in self._rw else os.O_RDONLY
         # O_NONBLOCK: a FIFO that took the path's place must not stop us; files and disks ignore it
-        with reach(spec.path, self._confine) as here:
+        with reach(spec.place, _confine(spec, self._confine)) as here:
             fd = os.open(here, access | os.O_CLOEXEC | os.O_NONBLOCK | flags)
         try:
             _check_same(inspect_open(fd, str(spec.path)), first, spec.path)
@@ -134,6 +134,11 @@ class Sources:
             os.close(fd)
             raise
         return fd
+
+
+def _confine(spec: SourceSpec, confine: Path | None) -> Path | None:
+    """Where a source must lie; a loop device of our own was attached to a file that does."""
+    return confine if spec.device is None else None
 
 
 def _check_same(now: SourceFacts, first: SourceFacts, path: Path) -> None:

@@ -8,6 +8,7 @@ from random import Random
 
 from tests.oracle import Declared, Model, Source
 
+Devices = list[tuple[Path, int, int]]  # path, bytes, sector
 FLAVOURS = ("ro", "rw", "mixed", "striped", "whole")
 
 
@@ -15,14 +16,21 @@ FLAVOURS = ("ro", "rw", "mixed", "striped", "whole")
 class Case:
     """One composite file over devices."""
 
-    text: str
+    path: str
+    body: str
     model: Model
     sources: list[Source]
 
+    @property
+    def text(self) -> str:
+        """A manifest of this file alone."""
+        named = "\n".join(f"  {source.key}: {source.path}" for source in self.sources)
+        return f"regionfs: 1\nsources:\n{named}\nfiles:\n  {self.path}: {self.body}\n"
 
-def random_case(seed: int, devices: list[tuple[Path, int, int]]) -> Case:
-    """Case number `seed` over `devices`: (path, bytes, sector) each."""
-    rng = Random(seed)
+
+def random_case(seed: int, devices: Devices) -> Case:
+    """Case number `seed` over `devices`."""
+    rng, path = Random(seed), "dir/f"
     sources = [Source(f"d{number}", path, bytearray(rng.randbytes(size)), device=True)
                for number, (path, size, _) in enumerate(devices)]
     block = max(sector for _, _, sector in devices)
@@ -31,15 +39,12 @@ def random_case(seed: int, devices: list[tuple[Path, int, int]]) -> Case:
     if flavour == "whole":
         source = rng.choice(sources)
         model = Model(len(source.contents), [Declared(0, len(source.contents), "source", source, writable=True)])
-        body = f"{{whole: {source.key}, access: rw}}"
-    else:
-        striped = flavour == "striped"
-        regions = _striped(rng, sources, block) if striped else _scattered(rng, sources, block, flavour)
-        size = regions[-1].end + block * rng.choice((0, 0, 1, 3))
-        model = Model(size, regions)
-        body = f"\n    size: {size}\n    regions:\n" + "\n".join(map(_line, regions))
-    named = "\n".join(f"  {source.key}: {source.path}" for source in sources)
-    return Case(f"regionfs: 1\nsources:\n{named}\nfiles:\n  dir/f: {body}\n", model, sources)
+        return Case(path, f"{{whole: {source.key}, access: rw}}", model, sources)
+    striped = flavour == "striped"
+    regions = _striped(rng, sources, block) if striped else _scattered(rng, sources, block, flavour)
+    size = regions[-1].end + block * rng.choice((0, 0, 1, 3))
+    body = f"\n    size: {size}\n    regions:\n" + "\n".join(map(_line, regions))
+    return Case(path, body, Model(size, regions), sources)
 
 
 def _striped(rng: Random, sources: list[Source], block: int) -> list[Declared]:

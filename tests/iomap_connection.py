@@ -18,6 +18,7 @@ from typing import Self
 from regionfs.fs import FileSystem
 from regionfs.manifest.load import load
 from regionfs.modes.choose import DEFAULT_ORDER, Ability, Kernel, Mode, choose_all
+from regionfs.modes.loop import attach_loops
 from regionfs.serve.handshake import handshake
 from regionfs.serve.ledger import Ledger
 from regionfs.serve.native import Server
@@ -58,7 +59,7 @@ class Connection:
         self._cache_limit = 256 << 10
         self.block = self.maxbytes = 0
         self._socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        loaded = load(manifest)
+        loaded, self._loops = attach_loops(load(manifest))
         facts = inspect_sources(loaded)
         self._sources = Sources(loaded, facts)
         backed = YES if passthrough else NO
@@ -88,6 +89,8 @@ class Connection:
             self._socket.close()
             self.devices.close()
             self._sources.close()
+            for fd in self._loops:
+                os.close(fd)
 
     # the connection
 

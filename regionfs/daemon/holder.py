@@ -58,6 +58,7 @@ class Holder:
         self._engine = ""
         self._device = -1
         self._negotiated: Negotiated | None = None
+        self._kept: list[int] = []        # descriptors that keep loop devices attached until the mount ends
         self._selector = selectors.DefaultSelector()
         self._server: subprocess.Popen[bytes] | None = None
         self._link: Link | None = None
@@ -129,7 +130,7 @@ class Holder:
         if received is None:
             self._server_ended()
             return
-        words, _ = received
+        words, fds = received
         if "loaded" in words:
             self._begin_service()
         elif "ready" in words:
@@ -140,6 +141,8 @@ class Holder:
                 self._give_up(self._trouble)
         elif "manifest" in words:
             self._config = self._config.with_manifest(Path(words["manifest"]))
+        elif "keep" in words:
+            self._kept += fds
         elif "ended" in words:  # and flushes; its end of the line tells when it is done
             self._finished = True
 

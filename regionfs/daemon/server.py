@@ -28,7 +28,8 @@ from regionfs.errors import MountError, RegionfsError
 from regionfs.fs import FileSystem
 from regionfs.manifest.schema import Manifest
 from regionfs.modes.choose import Ability, Choice, Kernel, choose_all
-from regionfs.modes.probe import probe
+from regionfs.modes.loop import attach_loops
+from regionfs.modes.probe import probe, probe_iomap
 from regionfs.source import inspect_sources
 from regionfs.wire import device, mounts
 from regionfs.wire.session import Negotiated
@@ -49,6 +50,7 @@ class Server:
         self._native: Native | None = None
         self._kernel: Kernel
         self._layer: Layer
+        self._loops: list[Path] = []       # devices attached for sources
         self.fs: FileSystem
         self._changing = threading.Lock()  # one reload or renewal at a time
 
@@ -71,6 +73,7 @@ class Server:
         """What a predecessor served, else the manifest."""
         layer = self._store.load()
         if layer is not None:
+            self._loops = [spec.device for spec in layer.manifest.sources.values() if spec.device is not None]
             return layer, self._store.index.current
         layer = self._read(self._config.manifest)
         self._store.begin(layer.manifest, self._config.generation)
@@ -82,7 +85,20 @@ class Server:
         confine = self._config.confine
         manifest = load(path if confine is None else path.parent.resolve() / path.name, confine=confine)
         self._check_sources(manifest)
+        manifest = self._with_loops(manifest)
         return Layer(manifest, inspect_sources(manifest), time.time_ns())
+
+    def _with_loops(self, manifest: Manifest) -> Manifest:
+        """Loop devices where sources ask for them and iomap can use them; the holder keeps them attached."""
+        wanted = self._config.wants_iomap and any(spec.loop for spec in manifest.sources.values())
+        if not wanted or self._config.engine == "pyfuse3" or not probe_iomap().available:
+            return manifest
+        manifest, kept = attach_loops(manifest, self._loops)
+        self._loops += [spec.device for spec in manifest.sources.values() if spec.device is not None]
+        for fd in kept:
+            self._link.send({"keep": True}, [fd])
+            os.close(fd)
+        return manifest
 
     def _check_sources(self, manifest: Manifest) -> None:
         point = self._config.mountpoint

@@ -38,7 +38,8 @@ def dump(manifest: Manifest) -> str:
 
 def _source(spec: SourceSpec, directory: Path) -> dict[str, object]:
     path = spec.path.relative_to(directory) if spec.path.is_relative_to(directory) else spec.path
-    return {"path": str(path), **({} if spec.size is None else {"size": spec.size})}
+    return {"path": str(path), **({} if spec.size is None else {"size": spec.size}),
+            **({"loop": True} if spec.loop else {})}
 
 
 def _file(file: FileSpec) -> dict[str, object]:

@@ -25,6 +25,13 @@ class SourceSpec:
     path: Path              # absolute, not resolved through symlinks
     size: int | None = None  # bytes; pinned: checked at every open
     named: bool = False     # declared under `sources`
+    loop: bool = False      # a regular file that shall be served as a block device where that helps
+    device: Path | None = field(default=None, compare=False)  # the loop device that was attached for it
+
+    @property
+    def place(self) -> Path:
+        """Where its bytes are read and written."""
+        return self.path if self.device is None else self.device
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,16 @@ from regionfs.manifest.inspect import SourceFacts, inspect_source
 from regionfs.manifest.parse import Map, Node, Text
 from regionfs.manifest.report import Reporter, child
 from regionfs.manifest.schema import SourceSpec
-from regionfs.manifest.values import describe_node, knows_all, nearest, read_map, read_path, read_size, read_text
+from regionfs.manifest.values import (
+    describe_node,
+    knows_all,
+    nearest,
+    read_flag,
+    read_map,
+    read_path,
+    read_size,
+    read_text,
+)
 
 
 class SourceTable:
@@ -42,26 +51,33 @@ class SourceTable:
 
     def _declare_one(self, name: str, node: Node, path: str) -> None:
         self._facts[name] = None
-        where, pin = node, None
+        where, pin, loop = node, None, None
         if not isinstance(node, Text):
-            fields = read_map(self._report, node, path, ("path", "size"))
+            fields = read_map(self._report, node, path, ("path", "size", "loop"))
             if fields is None:
                 return
             if "path" not in fields:
                 if knows_all(node, fields):
                     self._report.problem(node, path, "path is missing")
                 return
-            where, pin = fields["path"], fields.get("size")
+            where, pin, loop = fields["path"], fields.get("size"), fields.get("loop")
             path = child(path, "path")
         written = read_path(self._report, where, path)
         size = None
         if pin is not None:
             size = read_size(self._report, pin, child(child("sources", name), "size"))
+        wants_loop = False
+        if loop is not None:
+            wants_loop = bool(read_flag(self._report, loop, child(child("sources", name), "loop")))
         if written is None or (pin is not None and size is None):
             return
-        spec = SourceSpec(name, self._directory / written, size, named=True)
+        spec = SourceSpec(name, self._directory / written, size, named=True, loop=wants_loop)
         self.specs[name] = spec
         facts = self._inspect(spec, where, path)
+        if facts is not None and facts.kind == "block" and wants_loop:
+            assert loop is not None
+            self._report.problem(loop, child(child("sources", name), "loop"),
+                                 f"{written} is a block device already; loop is for regular files")
         if facts is not None and size is not None and facts.size != size:
             assert pin is not None
             self._report.problem(pin, child(child("sources", name), "size"),

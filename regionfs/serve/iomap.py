@@ -94,7 +94,7 @@ class IomapSession:
         with self._lock:
             self._resumed = resumed
             mapped, backed = self._nodes(Mode.IOMAP), self._nodes(Mode.PASSTHROUGH, Mode.COMPOSED)
-            self._block = iomap.block_size(iomap.granularity(self._fs.regions(node)) for node in mapped)
+            self._block = iomap.block_size(iomap.granularity(self._regions(node)) for node in mapped)
             # a kernel that allows one kind a mount refuses the second: the first is what serves more bytes
             if self._bytes(mapped) >= self._bytes(backed):
                 self._admit_all(mapped)
@@ -183,13 +183,13 @@ class IomapSession:
             _fall_back(group, why)
 
     def _admit(self, node: FileNode) -> Mapped:
-        found = iomap.granularity(self._fs.regions(node))
+        found = iomap.granularity(self._regions(node))
         if found < self._block:
             raise OSError(errno.EINVAL, f"it lies on {found}-byte blocks, the mount began with {self._block}")
         return self._map(node)
 
     def _map(self, node: FileNode) -> Mapped:
-        regions = self._fs.regions(node)
+        regions = self._regions(node)
         devs = {key: self._dev(node, key) for key in node.spec.sources}
         first_rw = None
         if node.spec.writable:
@@ -243,6 +243,9 @@ class IomapSession:
 
     def _nodes(self, *modes: Mode) -> list[FileNode]:
         return [node for node in self._fs.tree.files.values() if node.choice.mode in modes]
+
+    def _regions(self, node: FileNode) -> RegionMap:
+        return self._fs.regions(node, self._fs.size(node))
 
     def _bytes(self, nodes: Iterable[FileNode]) -> int:
         return sum(self._fs.size(node) for node in nodes)

@@ -55,6 +55,9 @@ DOCUMENTS: list[tuple[str | bytes, list[str]]] = [
      ["disk.yaml:2:14: sources.x: a mapping is wanted here, found a list"]),
     ("regionfs: 1\nsources: {x: {path: a.img, size: 8KiB}}\nfiles: {}\n",
      ["disk.yaml:2:34: sources.x.size: a.img has 4096 bytes, not 8192"]),
+    ("regionfs: 1\nsources: {x: {path: a.img, loop: yes}}\nfiles: {}\n",
+     ["disk.yaml:2:34: sources.x.loop: true or false is wanted here, in this spelling and without quotes, "
+      "found 'yes'"]),
     ("regionfs: 1\nsources: {x: no.img}\nfiles: {f: {whole: x}, g: {whole: x}}\n",
      ["disk.yaml:2:14: sources.x: {dir}/no.img does not exist"]),
     ("regionfs: 1\nsources: {a/b: a.img, '': a.img}\nfiles: {}\n", [

@@ -99,7 +99,8 @@ def manifests(draw: st.DrawFn, base: Path) -> Manifest:
     """Any manifest over the sources in `base`, as values."""
     names = draw(st.lists(st.text(min_size=1, max_size=8).filter(_can_name), unique=True, max_size=3))
     sources = {name: SourceSpec(name, base / draw(st.sampled_from(NAMES)),
-                                draw(st.sampled_from((None, SIZE))), named=True) for name in names}
+                                draw(st.sampled_from((None, SIZE))), named=True, loop=draw(st.booleans()))
+               for name in names}
     paths = draw(st.lists(st.text(min_size=1, max_size=8).filter(_can_name), unique=True, max_size=3))
     files = {path: draw(_files(path, (*NAMES, *names))) for path in paths}
     for key in (key for file in files.values() for key in file.sources if key not in sources):
