@@ -229,6 +229,25 @@ def test_the_table_is_paged_and_leads_to_the_map(chromium: Page, crowd: Path, wi
     assert "f0r101" == chromium.one(".strip").get_attribute("aria-activedescendant")
 
 
+@pytest.mark.parametrize("kind", ["html", "svg"])
+def test_many_files_are_drawn_as_they_come_into_view(chromium: Page, tmp_path: Path, kind: str) -> None:
+    """1,000 of them open at once; an empty file and one without regions are told apart."""
+    rest = [Pictured(f"d/{number}", RegionMap(MIB, [Region(0, MIB, Kind.SOURCE, "s")]), "passthrough", "whole")
+            for number in range(1000)]
+    shown = [Pictured("empty", RegionMap(0, []), "userspace", "empty"),
+             Pictured("hole", RegionMap(MIB, []), "userspace", "hole"), *rest]
+    path = tmp_path / f"files.{kind}"
+    path.write_text((page if kind == "html" else document)("files.yaml", shown))
+    chromium.open(path)
+    assert 1002 == len(chromium.all(".card"))
+    assert 1001 == len(chromium.all(".strip"))
+    assert len(chromium.all("[data-region]")) < 20
+    chromium.run("[...document.querySelectorAll('.card')].at(-1).scrollIntoView()")
+    chromium.settle()
+    assert ["s", "1 MiB"] == chromium.texts("#f1001r0 .label")
+    assert [] == chromium.complaints()
+
+
 @pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
 def test_every_label_can_be_read(chromium: Page, tmp_path: Path, dark: bool) -> None:
     """Contrast of 4.5 at least between text and what it stands on, for 20 sources, in both colour schemes."""

@@ -34,9 +34,10 @@ class FileMap {
           h("p", {class: "facts"}, `${exact(file.size)}, ${count(this.rows.length, "region")}`),
           h("p", {class: "facts"}, h("span", {class: "mode"}, file.mode), file.reason)),
         h("div", {class: "tools", role: "group", "aria-label": `Zoom of ${file.path}`}, this.out, this.in, this.fit)),
-      this.strip, this.overview,
-      h("div", {class: "view", role: "status"}, this.range, this.scale, this.note),
-      legend(this), this.table.details);
+      ...(this.size ? [this.strip, this.overview,
+                       h("div", {class: "view", role: "status"}, this.range, this.scale, this.note),
+                       legend(this)] : []),
+      ...(this.rows.length ? [this.table.details] : []));
     this.listen();
   }
 
@@ -117,15 +118,18 @@ class FileMap {
   }
 
   // ---- drawing
+  resize(width) {
+    this.width = width;
+    this.draw();
+  }
+
   draw() {
-    if (this.queued) return;
+    if (this.queued || !this.width) return;
     this.queued = true;
     requestAnimationFrame(() => { this.queued = false; this.paint(); });
   }
 
   paint() {
-    this.width = this.strip.clientWidth;
-    if (!this.width) return;
     const drawing = document.createDocumentFragment();
     this.ruler(drawing);
     drawing.append(s("rect", {class: "ground", x: 0, y: BAR_TOP, width: this.width, height: BAR}));
@@ -192,7 +196,7 @@ class FileMap {
   box(index, x, width, together) {
     const row = this.rows[index], kind = data.kinds[row[KIND]], chosen = index === this.chosen;
     const left = Math.max(x, -4), right = Math.min(x + width, this.width + 4);
-    const node = s("g", {class: `${kind}${chosen ? " chosen" : width < 4 ? " narrow" : ""}`,
+    const node = s("g", {class: `${kind}${chosen ? " chosen" : this.inCrowd(index, x, width) ? " narrow" : ""}`,
                          style: `--h:${this.file.hues[row[SOURCE]]}`, role: "option",
                          id: `f${this.number}r${index}`, "data-region": index, "data-together": together,
                          "aria-selected": chosen, "aria-posinset": index + 1, "aria-setsize": this.rows.length,
@@ -210,6 +214,13 @@ class FileMap {
                   s("text", {class: "label", x: at, y: BAR_TOP + 48}, fitted(size, shown, false)));
     }
     return node;
+  }
+
+  // too narrow for a line of its own; one that stands alone needs it to be seen
+  inCrowd(index, x, width) {
+    const before = index ? this.x(this.ends[index - 1]) : -Infinity;
+    const after = index + 1 < this.rows.length ? this.x(this.starts[index + 1]) : Infinity;
+    return width < 4 && (x - before < 4 || after - x - width < 4);
   }
 
   // the chosen region says all; that takes too long for a thousand
@@ -239,7 +250,7 @@ class FileMap {
     for (let index = 0; index < this.rows.length; index++) {
       const x = this.starts[index] * per, end = Math.max(this.ends[index] * per, x + 1), row = this.rows[index];
       if (end < filled + 1) continue;
-      yield s("g", {class: `${data.kinds[row[KIND]]} narrow`, style: `--h:${this.file.hues[row[SOURCE]]}`},
+      yield s("g", {class: `${data.kinds[row[KIND]]} flat`, style: `--h:${this.file.hues[row[SOURCE]]}`},
               s("rect", {class: "box", x, width: end - x, ...place}));
       filled = end;
     }
@@ -248,7 +259,6 @@ class FileMap {
   // ---- the tip
   tipFor(index, others = 0) {
     const box = this.strip.getBoundingClientRect();
-    this.width = box.width;
     const start = Math.max(this.starts[index], this.from), end = Math.min(this.ends[index], this.from + this.span);
     const middle = this.x((start + end) / 2);
     const more = others ? [["Here too", `${count(others, "other region")}; zoom in to tell them apart`]] : [];

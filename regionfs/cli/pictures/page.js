@@ -16,7 +16,10 @@ function page(parent) {
     h("kbd", {}, "0"), " shows all.");
   const main = h("main", {class: "page"}, patterns(), h("h1", {}, data.title), keys);
   const maps = new Map();
-  const resized = new ResizeObserver(entries => { for (const entry of entries) maps.get(entry.target).draw(); });
+  // a strip is drawn once it has a width: cards far from the view have none yet
+  const resized = new ResizeObserver(entries => {
+    for (const entry of entries) maps.get(entry.target).resize(entry.contentRect.width);
+  });
   data.files.forEach((file, number) => {
     const map = new FileMap(file, number);
     maps.set(map.strip, map);
