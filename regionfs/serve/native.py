@@ -20,6 +20,7 @@ from regionfs.fs import FileSystem
 from regionfs.serve.backing import Backings
 from regionfs.serve.handlers import Handlers, touches_disk, written_range
 from regionfs.serve.iomap import IomapSession
+from regionfs.serve.late import Late
 from regionfs.serve.ledger import Ledger
 from regionfs.serve.relay import Relay
 from regionfs.sharing import Span
@@ -33,6 +34,7 @@ from regionfs.wire.session import Negotiated
 log = logging.getLogger("regionfs")
 
 _SILENT = frozenset({Opcode.FORGET, Opcode.BATCH_FORGET})  # requests that get no reply
+_SEE_ALL = frozenset({Opcode.OPEN, Opcode.FSYNC, Opcode.SYNCFS})  # what was written back shows everywhere after
 _READ, _WRITE = int(Opcode.READ), int(Opcode.WRITE)
 
 
@@ -52,6 +54,7 @@ class Server:
         self.iomap = IomapSession(fs, registry, send, before_first) if negotiated.iomap else None
         self._handlers = Handlers(fs, self._backings, self.iomap)
         self._relay = Relay(self._lead)
+        self._late = Late()
 
     def run(self, resume: bool = False) -> None:
         """Answer requests in this thread and as many more as disks keep waiting.
@@ -152,11 +155,15 @@ class Server:
             done, reply = len(data) if paging else 0, [self._failure(unique, error)]
         finally:
             self._relay.safe()
-        if paging:  # whoever drops pages may wait for this very write-back: first the reply
-            self._send(reply)
-        self._drop(self._fs.elsewhere(ino, offset, done))
+        spans = self._fs.elsewhere(ino, offset, done)
         if not paging:
+            self._drop(spans)
             self._send(reply)
+            return
+        # whoever drops pages may wait for this very write-back: first the reply, and msync's FSYNC waits for us
+        with self._late.one(unique):
+            self._send(reply)
+            self._drop(spans)
 
     def _other(self, buffer: memoryview, size: int) -> None:
         unique = 0
@@ -171,8 +178,10 @@ class Server:
             if handler is None:
                 self._send((codec.error(unique, errno.ENOSYS),))
                 return
-            if touches_disk(opcode):
+            if touches_disk(opcode) or (opcode == Opcode.OPEN and self._late):
                 self._relay.step_down()
+            if opcode in _SEE_ALL:
+                self._late.wait()
             self._relay.risk()
             before = self._size(request)
             parts = handler(request)

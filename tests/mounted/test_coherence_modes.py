@@ -153,6 +153,19 @@ def change(outside: Worker, source: Path, turn: int, data: bytes) -> None:
                                                                      data + bytes(PAGE - 5))])
 
 
+def test_a_store_is_seen_once_msync_returned(tmp_path: Path) -> None:
+    """However soon another file's mapping and an open look: a thousand stores through a mapping."""
+    make_source(tmp_path, "source")
+    with Mount(tmp_path, {name: WRITERS["twice"].make("source") for name in ("one", "two")}) as mount, \
+            Worker() as worker:
+        store, view = worker.map(mount.path / "one", True), worker.map(mount.path / "two")
+        for turn in range(1000):
+            data = b"%8d" % turn
+            _, seen, opened = worker.run([("view_write", store, 3 * PAGE, data), ("view_read", view, 3 * PAGE, 8),
+                                          ("pread", mount.path / "two", SIZE + 3 * PAGE, 8)])
+            assert [data] * 2 == [seen, opened], f"turn {turn}"
+
+
 @pytest.mark.parametrize("writer", WRITERS)
 @pytest.mark.parametrize("other", ["part", "odd", "exact"])
 def test_a_mapping_in_use_keeps_no_stale_page(tmp_path: Path, writer: str, other: str) -> None:
