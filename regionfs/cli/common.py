@@ -42,7 +42,23 @@ class Size(click.ParamType[int]):
             self.fail(str(error), param, ctx)
 
 
+class MountPoint(click.ParamType[Path]):
+    """A directory that is not looked at: whoever is mounted there may not answer."""
+
+    name = "directory"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
+        """The path as it was given."""
+        return Path(value)
+
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        """Directories, by the shell."""
+        from click.shell_completion import CompletionItem
+        return [CompletionItem(incomplete, type="dir")]
+
+
 SIZE = Size()
+MOUNT_POINT = MountPoint()
 
 
 def examples(*lines: str) -> str:

@@ -6,14 +6,14 @@ from pathlib import Path
 
 import click
 
-from regionfs.cli.common import examples, manifest_argument
+from regionfs.cli.common import MOUNT_POINT, examples, manifest_argument
 
 
 @click.command(epilog=examples("regionfs mount disk.yaml /mnt/vm",
                                "regionfs mount -f --modes passthrough,userspace disk.yaml /mnt/vm",
                                "regionfs mount -o ro,allow_other --confine /srv/images disk.yaml /mnt/vm"))
 @manifest_argument
-@click.argument("directory", type=click.Path(path_type=Path))
+@click.argument("directory", type=MOUNT_POINT)
 @click.option("-f", "--foreground", is_flag=True, help="Stay in the foreground; log to stderr.")
 @click.option("-o", "options", metavar="OPTS", default="", help="Mount options as in mount(8): ro,allow_other,... "
               "and engine=, modes= (parted by colons), confine=, log_level=.")

@@ -15,12 +15,13 @@ from pathlib import Path
 import click
 
 from regionfs import __version__
+from regionfs.cli.common import MOUNT_POINT
 from regionfs.cli.main import Reporting, run
 
 
 @click.command(cls=Reporting, name="mount.regionfs")
 @click.argument("manifest", type=click.Path(path_type=Path))
-@click.argument("directory", type=click.Path(path_type=Path))
+@click.argument("directory", type=MOUNT_POINT)
 @click.option("-o", "options", metavar="OPTS", multiple=True, help="Mount options, as of regionfs mount -o.")
 @click.option("-f", "fake", is_flag=True, help="Check the options, mount nothing.")
 @click.option("-v", "verbose", is_flag=True, help="Log more.")

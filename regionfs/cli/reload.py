@@ -6,11 +6,11 @@ from pathlib import Path
 
 import click
 
-from regionfs.cli.common import examples, json_option, print_json
+from regionfs.cli.common import MOUNT_POINT, examples, json_option, print_json
 
 
 @click.command(epilog=examples("regionfs reload /mnt/vm", "regionfs reload --dry-run /mnt/vm new.yaml"))
-@click.argument("directory", type=click.Path(path_type=Path))
+@click.argument("directory", type=MOUNT_POINT)
 @click.argument("manifest", required=False, type=click.Path(path_type=Path))
 @click.option("--dry-run", is_flag=True, help="Say what would change, and change nothing.")
 @json_option

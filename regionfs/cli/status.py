@@ -7,14 +7,14 @@ from typing import Any
 
 import click
 
-from regionfs.cli.common import examples, json_option, print_json, table
+from regionfs.cli.common import MOUNT_POINT, examples, json_option, print_json, table
 from regionfs.errors import UsageError
 from regionfs.units import human_size
 
 
 @click.command(epilog=examples("regionfs status", "regionfs status /mnt/vm --json",
                                "regionfs status --prometheus > /var/lib/prometheus/node-exporter/regionfs.prom"))
-@click.argument("directory", required=False, type=click.Path(path_type=Path))
+@click.argument("directory", required=False, type=MOUNT_POINT)
 @json_option
 @click.option("--prometheus", is_flag=True, help="Write metrics in Prometheus' text format.")
 def status(directory: Path | None, as_json: bool, prometheus: bool) -> None:

@@ -8,13 +8,13 @@ from pathlib import Path
 
 import click
 
-from regionfs.cli.common import examples
+from regionfs.cli.common import MOUNT_POINT, examples
 
 WAIT = 60  # seconds for the daemon to flush and end
 
 
 @click.command(epilog=examples("regionfs umount /mnt/vm", "regionfs umount --lazy /mnt/vm"))
-@click.argument("directory", type=click.Path(path_type=Path))
+@click.argument("directory", type=MOUNT_POINT)
 @click.option("--lazy", is_flag=True, help="Detach now; end when the last file is closed.")
 def umount(directory: Path, lazy: bool) -> None:
     """Unmount DIRECTORY, and wait until data is safe."""

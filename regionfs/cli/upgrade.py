@@ -7,11 +7,11 @@ from pathlib import Path
 
 import click
 
-from regionfs.cli.common import examples
+from regionfs.cli.common import MOUNT_POINT, examples
 
 
 @click.command(epilog=examples("regionfs upgrade /mnt/vm"))
-@click.argument("directory", type=click.Path(path_type=Path))
+@click.argument("directory", type=MOUNT_POINT)
 def upgrade(directory: Path) -> None:
     """Replace the server of the mount on DIRECTORY by this installation's; nobody who uses it notices."""
     from regionfs.daemon.start import ask
