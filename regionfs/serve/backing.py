@@ -248,6 +248,8 @@ class ComposedFiles:
     def _keep(self, ino: int, file: tuple[object, int]) -> None:
         with self._lock:
             self._files[ino] = file
+            for gone in [other for other in self._files if other not in self._fs.tree.nodes]:
+                os.close(self._files.pop(gone)[1])
             if len(self._files) > KEPT:
                 os.close(self._files.popitem(last=False)[1][1])
 

@@ -14,6 +14,8 @@ from typing import Any
 
 from tests.harness import Mount
 
+TORTURE = bool(os.environ.get("REGIONFS_TORTURE"))  # the full form: `make torture`
+
 MIB = 1 << 20
 SIZE = 2 * MIB  # of each file below
 
