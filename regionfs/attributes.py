@@ -1,11 +1,13 @@
 """What stat(2) shows of the tree's nodes: sizes, times, owners and allocated blocks.
 
 A fixed-size file has the size and mode of its manifest, the newest times of its sources and the
-daemon's owner; a `whole` file has its source's own attributes, as a bind mount would.
+daemon's owner; a `whole` file has its source's own attributes, as a bind mount would. The map as an extended
+attribute is written here too.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import stat
 from typing import NamedTuple
@@ -13,10 +15,13 @@ from typing import NamedTuple
 from regionfs import execute
 from regionfs.errors import RegionfsError
 from regionfs.manifest.inspect import SourceFacts
+from regionfs.regions import Kind, RegionMap
 from regionfs.source import Sources
 from regionfs.tree import Directory, FileNode, Node
 
-BLOCK = 4096  # f_bsize and st_blksize
+BLOCK = 4096            # f_bsize and st_blksize
+XATTR_LIMIT = 1 << 16   # bytes of an extended attribute's value, XATTR_SIZE_MAX of linux/limits.h
+_LEAST = 70              # bytes of a region as JSON, at least
 
 
 class Attributes(NamedTuple):
@@ -96,3 +101,21 @@ def _last_seen(sources: Sources, key: str) -> SourceFacts:
         return sources.look(key)
     except (RegionfsError, OSError):
         return sources.facts(key)
+
+
+def map_text(regions: RegionMap, size: int) -> bytes:
+    """The region map as JSON, for an extended attribute; only its length where the kernel would not take all of it."""
+    if len(regions) * _LEAST <= XATTR_LIMIT:
+        text = json.dumps([_described(regions, index, size) for index in range(len(regions))
+                           if regions.starts[index] < size], separators=(",", ":")).encode()
+        if len(text) <= XATTR_LIMIT:
+            return text
+    return json.dumps({"regions": len(regions), "see": "regionfs show --json"}).encode()
+
+
+def _described(regions: RegionMap, index: int, size: int) -> dict[str, object]:
+    """One region as plain values: start, length, kind, access, source, offset."""
+    region = regions[index]
+    return {"start": region.start, "length": min(region.end, size) - region.start, "kind": region.kind.value,
+            "access": "rw" if region.writable else "ro", "source": region.source or None,
+            "offset": region.offset if region.kind is Kind.SOURCE else None}

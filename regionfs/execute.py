@@ -20,7 +20,7 @@ NOWAIT = getattr(os, "RWF_NOWAIT", 0)  # answer from the page cache or raise Blo
 _libc = ctypes.CDLL(None, use_errno=True)
 _ZEROS = memoryview(bytes(1 << 20))
 KEEP_SIZE, PUNCH_HOLE, ZERO_RANGE = 1, 2, 16  # linux/falloc.h
-_SCAN_LIMIT = 4096  # extents looked at when counting a file's allocated bytes
+_SCAN_LIMIT = 4096  # regions and extents looked at when counting a file's allocated bytes
 
 
 def read_into(regions: RegionMap, sources: Sources, offset: int, buffer: memoryview, flags: int = 0) -> int:
@@ -134,8 +134,10 @@ def seek_hole(regions: RegionMap, sources: Sources, offset: int) -> int:
 
 def data_ranges(regions: RegionMap, sources: Sources, offset: int, end: int) -> Iterator[tuple[int, int]]:
     """Ranges [start, stop) of [offset, end) that hold data, in order: not a hole of the map or of a source."""
+    # a million regions are not asked one by one where their sources have no holes worth the name
+    exact, sparse = len(regions) <= _SCAN_LIMIT, _Sparse(sources)
     for mapping in plan_read(regions, offset, end - offset):
-        if mapping.kind is Kind.SOURCE:
+        if mapping.kind is Kind.SOURCE and (exact or sparse[mapping.source]):
             shift = mapping.offset - mapping.address
             for start, stop in extents(sources.fd(mapping.source), mapping.address, mapping.address + mapping.length):
                 yield start + shift, stop + shift
@@ -146,24 +148,35 @@ def data_ranges(regions: RegionMap, sources: Sources, offset: int, end: int) -> 
 def allocated(regions: RegionMap, sources: Sources) -> int:
     """Bytes of the file that take up room: data, and the allocated parts of source ranges.
 
-    Exact up to a bound of extents, after which what was not looked at counts as allocated.
+    Exact up to a bound of regions and extents, after which what was not looked at counts as allocated.
     """
-    total, budget = 0, _SCAN_LIMIT
-    sparse: dict[str, bool] = {}
+    total, budget = regions.stored, _SCAN_LIMIT
+    sparse = _Sparse(sources)
+    if not any(sparse[key] for key in regions.names):
+        return total
     for mapping in plan_read(regions, 0, regions.size):
-        if mapping.kind is Kind.HOLE:
-            continue
-        key = mapping.source
-        if mapping.kind is Kind.SOURCE and budget > 0:
-            if key not in sparse:
-                sparse[key] = _is_sparse(sources.fd(key))
-            if sparse[key]:
-                for start, stop in extents(sources.fd(key), mapping.address, mapping.address + mapping.length):
-                    total += stop - start
-                    budget -= 1
-                continue
-        total += mapping.length
+        budget -= 1
+        if mapping.kind is Kind.SOURCE and sparse[mapping.source]:
+            total -= mapping.length
+            for start, stop in extents(sources.fd(mapping.source), mapping.address, mapping.address + mapping.length):
+                total += stop - start
+                budget -= 1
+        if budget <= 0:
+            break
     return total
+
+
+class _Sparse(dict[str, bool]):
+    """Whether sources have fewer blocks than bytes, by key; each is asked once."""
+
+    def __init__(self, sources: Sources) -> None:
+        super().__init__()
+        self._sources = sources
+
+    def __missing__(self, key: str) -> bool:
+        found = os.fstat(self._sources.fd(key))
+        self[key] = found.st_blocks * 512 < found.st_size
+        return self[key]
 
 
 def _read_source(sources: Sources, mapping: Mapping, part: memoryview, flags: int) -> None:
@@ -235,8 +248,3 @@ def extents(fd: int, offset: int, end: int) -> Iterator[tuple[int, int]]:
         stop = min(os.lseek(fd, start, os.SEEK_HOLE), end)
         yield start, stop
         offset = stop
-
-
-def _is_sparse(fd: int) -> bool:
-    found = os.fstat(fd)
-    return found.st_blocks * 512 < found.st_size

@@ -8,7 +8,6 @@ a server which takes over from another needs nothing of its memory.
 from __future__ import annotations
 
 import errno
-import json
 import logging
 import os
 import stat
@@ -17,7 +16,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import NamedTuple
 
 from regionfs import execute
-from regionfs.attributes import BLOCK, AttributeReader, Attributes
+from regionfs.attributes import BLOCK, AttributeReader, Attributes, map_text
 from regionfs.errors import RegionfsError
 from regionfs.manifest.schema import Manifest
 from regionfs.modes.choose import Choice, Mode
@@ -167,7 +166,7 @@ class FileSystem:
             if name == MODE_XATTR:
                 return node.choice.mode.value.encode()
             if name == MAP_XATTR:
-                return json.dumps(self.describe(node), separators=(",", ":")).encode()
+                return map_text(self.regions(node), self._attributes.size(node))
             if node.spec.whole is not None:
                 return os.getxattr(_fd(node, node.spec.whole), name)
         raise OSError(errno.ENODATA, os.fsdecode(name))
@@ -189,14 +188,6 @@ class FileSystem:
     def removexattr(self, ino: int, name: bytes) -> None:
         """Remove from a `whole` rw file's source; EPERM elsewhere and for our own names."""
         os.removexattr(self._xattr_target(ino, name), name)
-
-    def describe(self, node: FileNode) -> list[dict[str, object]]:
-        """The region map as plain values: start, length, kind, access, source, offset."""
-        regions = self.regions(node)
-        size = self._attributes.size(node)
-        return [{"start": r.start, "length": min(r.end, size) - r.start, "kind": r.kind.value,
-                 "access": "rw" if r.writable else "ro", "source": r.source or None,
-                 "offset": r.offset if r.kind is Kind.SOURCE else None} for r in regions if r.start < size]
 
     # handles
 

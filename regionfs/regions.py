@@ -15,6 +15,10 @@ from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
+from functools import reduce
+from itertools import compress, islice
+from operator import add, eq, le, lt, or_
+from typing import NamedTuple
 
 from regionfs.errors import RegionError
 from regionfs.units import MAX_OFFSET
@@ -81,24 +85,37 @@ class Region:
                 and (before.shift == self.shift or self.kind in (Kind.HOLE, Kind.ERROR)))
 
 
-_HOLE, _ERROR, _DATA = -1, -2, -3  # targets below zero; _DATA - n is the nth blob
+HOLE, ERROR, _DATA = -1, -2, -3  # targets below zero; _DATA - n is the nth blob
+
+
+class Columns(NamedTuple):
+    """Regions as columns of one length, sorted by start."""
+
+    starts: array[int]   # "q"; bytes
+    ends: array[int]     # "q"; bytes, exclusive
+    shifts: array[int]   # "q"; as Region.shift
+    targets: array[int]  # "i"; an index of the map's names, HOLE, ERROR or a blob
+    writable: bytearray  # 0 or 1
+
+    @staticmethod
+    def empty() -> Columns:
+        """No regions."""
+        return Columns(array("q"), array("q"), array("q"), array("i"), bytearray())
 
 
 class RegionMap:
     """An immutable region map in sorted columns; 29 bytes a region.
 
     `size` is the composite file's size in bytes; `names` the source keys its regions use. Columns
-    may be read by callers that walk many regions (`starts`, `ends`), never changed.
+    may be read by callers that walk many regions (`starts`, `ends`, `rows`), never changed.
     """
 
-    __slots__ = ("_blobs", "_shifts", "_targets", "_writable", "ends", "names", "size", "starts")
+    __slots__ = ("_answers", "_blobs", "_shifts", "_targets", "_writable", "ends", "has_errors", "names", "size",
+                 "starts", "stored", "writable", "writable_names")
 
     def __init__(self, size: int, regions: Iterable[Region]) -> None:
         """Build from regions in order. Raises RegionError when they overlap or pass `size`."""
-        self.size = size
-        self.starts, self.ends, self._shifts = array("q"), array("q"), array("q")
-        self._targets = array("i")
-        self._writable = bytearray()
+        columns = Columns.empty()
         self._blobs: list[bytes] = []
         names: dict[str, int] = {}
         blobs: dict[int, int] = {}
@@ -108,23 +125,52 @@ class RegionMap:
                 raise RegionError(f"[{region.start}, {region.end}) begins before {border}, "
                                   "where the region before it ends")
             border = region.end
-            self.starts.append(region.start)
-            self.ends.append(region.end)
-            self._shifts.append(region.shift)
-            self._writable.append(region.writable)
-            self._targets.append(self._target(region, names, blobs))
-        if border > size:
+            columns.starts.append(region.start)
+            columns.ends.append(region.end)
+            columns.shifts.append(region.shift)
+            columns.writable.append(region.writable)
+            columns.targets.append(self._target(region, names, blobs))
+        self._settle(size, tuple(names), columns)
+
+    @staticmethod
+    def from_columns(size: int, names: Sequence[str], columns: Columns) -> RegionMap:
+        """A map of source regions only, checked as a whole; it keeps the columns.
+
+        `columns.targets` are indices of `names`. Raises RegionError for the first region that is wrong.
+        """
+        made = RegionMap.__new__(RegionMap)
+        made._blobs = []
+        _check_columns(columns, len(names))
+        made._settle(size, tuple(names), columns)
+        return made
+
+    def _settle(self, size: int, names: tuple[str, ...], columns: Columns) -> None:
+        """Take the columns, and what follows from them all that is asked for often."""
+        if (border := columns.ends[-1] if columns.ends else 0) > size:
             raise RegionError(f"regions end at {border}, after the file's size {size}")
-        self.names: Sequence[str] = tuple(names)
+        self.size = size
+        self.names: Sequence[str] = names
+        self.starts, self.ends, self._shifts, self._targets, self._writable = columns
+        #: an error region is in the map
+        self.has_errors = ERROR in self._targets
+        #: any region is rw
+        self.writable = 1 in self._writable
+        #: keys of the sources that rw regions write to
+        self.writable_names = frozenset(names[target] for target in set(compress(self._targets, self._writable)))
+        #: bytes that are no hole
+        self.stored = sum(self.ends) - sum(self.starts)
+        if HOLE in self._targets:
+            self.stored -= sum(end - start for start, end, target, _, _ in self.rows() if target == HOLE)
+        self._answers: dict[int, bool] = {}  # of has_unaligned_errors
 
     def _target(self, region: Region, names: dict[str, int], blobs: dict[int, int]) -> int:
         match region.kind:
             case Kind.SOURCE:
                 return names.setdefault(region.source, len(names))
             case Kind.HOLE:
-                return _HOLE
+                return HOLE
             case Kind.ERROR:
-                return _ERROR
+                return ERROR
             case Kind.DATA:
                 index = blobs.setdefault(id(region.data), len(self._blobs))
                 if index == len(self._blobs):
@@ -142,7 +188,7 @@ class RegionMap:
                           bool(self._writable[index]))
         if target <= _DATA:
             return Region(start, end, Kind.DATA, shift=self._shifts[index], data=self.blob(target))
-        return Region(start, end, Kind.HOLE if target == _HOLE else Kind.ERROR)
+        return Region(start, end, Kind.HOLE if target == HOLE else Kind.ERROR)
 
     def __iter__(self) -> Iterator[Region]:
         return map(self.__getitem__, range(len(self.starts)))
@@ -150,8 +196,17 @@ class RegionMap:
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, RegionMap):
             return NotImplemented
-        return self.size == other.size and len(self) == len(other) and all(
-            mine == theirs for mine, theirs in zip(self, other, strict=True))
+        if ((self.size, self.starts, self.ends, self._shifts, self._writable)
+                != (other.size, other.starts, other.ends, other._shifts, other._writable)):
+            return False
+        # the same names in another order, or equal blobs apart, may still mean the same
+        return (self.names, self._targets, self._blobs) == (other.names, other._targets, other._blobs) or all(
+            map(eq, self._contents(), other._contents()))
+
+    def _contents(self) -> Iterator[str | bytes | int]:
+        """What each region shows: a source key, inline bytes, HOLE or ERROR."""
+        for target in self._targets:
+            yield self.names[target] if target >= 0 else self.blob(target) if target <= _DATA else target
 
     def __hash__(self) -> int:
         return hash((self.size, self.starts.tobytes(), self._shifts.tobytes()))
@@ -160,30 +215,28 @@ class RegionMap:
         return f"RegionMap(size={self.size}, {len(self)} regions)"
 
     @property
-    def writable(self) -> bool:
-        """True when any region is rw."""
-        return 1 in self._writable
-
-    @property
-    def writable_names(self) -> frozenset[str]:
-        """Keys of the sources that rw regions write to."""
-        if not self.writable:
-            return frozenset()
-        return frozenset(self.names[target] for target, rw in zip(self._targets, self._writable, strict=True) if rw)
+    def alignment(self) -> int:
+        """The largest power of two up to 2^62 that divides every start, end and source offset."""
+        bits = reduce(or_, self.starts, 1 << 62) | reduce(or_, self.ends, 0) | reduce(or_, self._shifts, 0)
+        return bits & -bits
 
     def source_ends(self) -> dict[str, int]:
         """Per source key, one past the last byte of it that any region shows."""
         ends = [0] * len(self.names)
-        for target, end, shift in zip(self._targets, self.ends, self._shifts, strict=True):
-            if target >= 0 and end + shift > ends[target]:
-                ends[target] = end + shift
+        for target, end in zip(self._targets, map(add, self.ends, self._shifts), strict=True):
+            if target >= 0 and end > ends[target]:
+                ends[target] = end
         return dict(zip(self.names, ends, strict=True))
 
     def has_unaligned_errors(self, block: int) -> bool:
         """True when an error region begins or ends inside a `block` of bytes that are not all bad."""
-        return _ERROR in self._targets and any(
-            start % block or (end % block and end != self.size)
-            for start, end, target in zip(self.starts, self.ends, self._targets, strict=True) if target == _ERROR)
+        if not self.has_errors:
+            return False
+        if block not in self._answers:
+            self._answers[block] = any(
+                start % block or (end % block and end != self.size)
+                for start, end, target, _, _ in self.rows() if target == ERROR)
+        return self._answers[block]
 
     def first_after(self, offset: int) -> int:
         """Index of the first region that ends after `offset`; len(self) when none does."""
@@ -202,6 +255,30 @@ class RegionMap:
         return (self.starts[index], self.ends[index], self._targets[index], self._shifts[index],
                 bool(self._writable[index]))
 
+    def rows(self) -> Iterator[tuple[int, int, int, int, int]]:
+        """column() of every region, for whoever has to walk a million."""
+        return zip(self.starts, self.ends, self._targets, self._shifts, self._writable, strict=True)
+
     def blob(self, target: int) -> bytes:
         """The inline bytes behind a `target` of column()."""
         return self._blobs[_DATA - target]
+
+
+def _check_columns(columns: Columns, names: int) -> None:
+    """What Region and RegionMap check region by region, at the speed of C. Raises RegionError."""
+    starts, ends, shifts, targets, writable = columns
+    if {len(starts)} != {*map(len, columns)}:
+        raise RegionError("columns differ in length")
+    if not starts:
+        return
+    if not all(map(lt, starts, ends)) or starts[0] < 0:
+        index = next(index for index, start in enumerate(starts) if not 0 <= start < ends[index])
+        raise RegionError(f"[{starts[index]}, {ends[index]}) is empty or outside [0, 2^63)")
+    if not all(map(le, ends, islice(starts, 1, None))):
+        index = next(index for index in range(1, len(starts)) if starts[index] < ends[index - 1])
+        raise RegionError(f"[{starts[index]}, {ends[index]}) begins before {ends[index - 1]}, "
+                          "where the region before it ends")
+    if min(map(add, starts, shifts)) < 0 or max(map(add, ends, shifts)) > MAX_OFFSET:
+        raise RegionError("an offset is outside [0, 2^63)")
+    if min(targets) < 0 or max(targets) >= names or max(writable) > 1:
+        raise RegionError("a region has no source, or is neither ro nor rw")

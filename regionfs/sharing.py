@@ -7,14 +7,15 @@ Sources are the same when they are the same file or device, whatever their names
 
 from __future__ import annotations
 
+from array import array
 from bisect import bisect_left
-from collections.abc import Iterable, Iterator, Mapping
-from itertools import accumulate
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
+from itertools import accumulate, islice
+from operator import le
 from typing import NamedTuple
 
 from regionfs.manifest.schema import FileSpec
 from regionfs.plan import plan_read
-from regionfs.regions import Kind
 from regionfs.units import MAX_OFFSET
 
 Identity = tuple[int, ...]
@@ -55,14 +56,11 @@ class Sharing:
         for file in self._files.values():
             for key in file.spec.rw_sources:
                 self._writers_of.setdefault(file.identities[key], []).append(file.ino)
-        places: dict[Identity, list[Place]] = {}
+        places: dict[Identity, _Found] = {}
         for file in self._files.values():
-            if self._writers_of.keys().isdisjoint(file.identities[key] for key in file.spec.sources):
-                continue
-            for key, place in _places(file):
-                if file.identities[key] in self._writers_of:
-                    places.setdefault(file.identities[key], []).append(place)
-        self._places = {identity: _Index(found) for identity, found in places.items() if len(found) > 1}
+            if not self._writers_of.keys().isdisjoint(file.identities[key] for key in file.spec.sources):
+                _gather(file, self._writers_of, places)
+        self._places = {identity: index for identity, found in places.items() if (index := _Index(found.shared()))}
         #: files that write bytes which are shown somewhere else too
         self.writers = frozenset(place.ino for index in self._places.values() for place in index.shared_writers())
 
@@ -95,13 +93,59 @@ class Sharing:
         return spans
 
 
-def _places(file: Shown) -> Iterator[tuple[str, Place]]:
-    if file.spec.whole is not None:
-        yield file.spec.whole, Place(0, MAX_OFFSET, file.ino, 0, file.spec.writable)
-    for region in file.spec.regions or ():
-        if region.kind is Kind.SOURCE:
-            place = Place(region.offset, region.offset + region.length, file.ino, region.start, region.writable)
-            yield region.source, place
+class _Found:
+    """Places of one source in columns: most are shown once, and of those no object is made."""
+
+    def __init__(self) -> None:
+        self.starts, self.ends, self.inos, self.positions = (array("q") for _ in range(4))
+        self.writable = bytearray()
+
+    def shared(self) -> list[Place]:
+        """Those that overlap another, by start."""
+        order: Sequence[int] = range(len(self.starts))
+        if not all(map(le, self.starts, islice(self.starts, 1, None))):
+            order = sorted(order, key=self.starts.__getitem__)
+        found: list[Place] = []
+        before, reach, taken = -1, -1, False  # the place that reached furthest, how far, whether it was found
+        for index in order:
+            start, end = self.starts[index], self.ends[index]
+            overlaps = start < reach
+            if overlaps and not taken:
+                found.append(self._place(before))
+                taken = True
+            if overlaps:
+                found.append(self._place(index))
+            if end > reach:
+                before, reach, taken = index, end, overlaps
+        return found
+
+    def _place(self, index: int) -> Place:
+        return Place(self.starts[index], self.ends[index], self.inos[index], self.positions[index],
+                     bool(self.writable[index]))
+
+
+def _gather(file: Shown, wanted: Container[Identity], places: dict[Identity, _Found]) -> None:
+    """Add the places of one file in the sources that are wanted."""
+    def of(key: str) -> _Found | None:
+        identity = file.identities[key]
+        return places.setdefault(identity, _Found()) if identity in wanted else None
+
+    if file.spec.regions is None:
+        if file.spec.whole is not None and (found := of(file.spec.whole)) is not None:
+            _add(found, file.ino, 0, MAX_OFFSET, 0, file.spec.writable)
+        return
+    targets = [of(key) for key in file.spec.regions.names]
+    for start, end, target, shift, writable in file.spec.regions.rows():
+        if target >= 0 and (found := targets[target]) is not None:
+            _add(found, file.ino, start + shift, end + shift, start, writable)
+
+
+def _add(found: _Found, ino: int, start: int, end: int, position: int, writable: int) -> None:
+    found.starts.append(start)
+    found.ends.append(end)
+    found.inos.append(ino)
+    found.positions.append(position)
+    found.writable.append(writable)
 
 
 class _Index:
@@ -111,6 +155,9 @@ class _Index:
         self._places = sorted(places)
         self._starts = [place.start for place in self._places]
         self._reach = list(accumulate((place.end for place in self._places), max))
+
+    def __len__(self) -> int:
+        return len(self._places)
 
     def overlapping(self, start: int, end: int) -> Iterator[Place]:
         for index in range(bisect_left(self._starts, end) - 1, -1, -1):

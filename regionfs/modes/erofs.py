@@ -19,7 +19,7 @@ from struct import Struct
 
 from regionfs.errors import SourceError
 from regionfs.modes.geometry import NO_BLOCK, Geometry, last_chunk, runs
-from regionfs.regions import Kind, RegionMap
+from regionfs.regions import HOLE, RegionMap
 from regionfs.units import align_up
 
 NAME = "f"        # the one file of an image
@@ -70,11 +70,10 @@ def layout(regions: RegionMap, geometry: Geometry) -> Layout:
     """
     size, block, chunk = regions.size, geometry.block, geometry.chunk
     count, step = -(-size // chunk), chunk // block
-    device = {key: number for number, key in enumerate(regions.names, 1)}
-    reach = dict.fromkeys(device, 0)
+    reach = [0] * len(regions.names)
     table = array("Q")
     copied: list[tuple[int, int]] = []
-    spare = _data_start(len(device), count, block)  # where the next copied chunk goes
+    spare = _data_start(len(reach), count, block)  # where the next copied chunk goes
 
     def copy_until(stop: int) -> None:
         nonlocal spare
@@ -83,23 +82,22 @@ def layout(regions: RegionMap, geometry: Geometry) -> Layout:
         table.extend(_entries(0, spare // block, stop - len(table), step))
         spare += align_up(end - start, block)
 
-    for run in runs(regions):
-        if run.kind is Kind.DATA:
-            continue
-        first, stop = -(-run.offset // chunk), last_chunk(run.end, size, block, chunk)
-        if first >= stop:
+    for start, end, target, shift in runs(regions):
+        first, stop = -(-start // chunk), last_chunk(end, size, block, chunk)
+        if first >= stop or target < HOLE:  # inline data is copied
             continue
         if len(table) < first:
             copy_until(first)
-        if run.kind is Kind.HOLE:
+        if target == HOLE:
             table.extend(array("Q", (_HOLE,)) * (stop - first))
             continue
-        start = (run.address + first * chunk - run.offset) // block
-        table.extend(_entries(device[run.source], start, stop - first, step))
-        reach[run.source] = max(reach[run.source], run.address + run.length)
+        # device ids count from 1
+        table.extend(_entries(target + 1, (first * chunk + shift) // block, stop - first, step))
+        if end + shift > reach[target]:
+            reach[target] = end + shift
     if len(table) < count:
         copy_until(count)
-    return Layout(size, block, chunk, tuple(device), tuple(-(-end // block) for end in reach.values()),
+    return Layout(size, block, chunk, tuple(regions.names), tuple(-(-end // block) for end in reach),
                   table, tuple(copied))
 
 

@@ -10,9 +10,11 @@ from __future__ import annotations
 from array import array
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import reduce
+from operator import or_
+from typing import NamedTuple
 
-from regionfs.plan import Mapping, plan_read
-from regionfs.regions import Kind, RegionMap
+from regionfs.regions import ERROR, HOLE, RegionMap
 from regionfs.units import human_size
 
 BLOCKS = (4096, 2048, 1024, 512)  # bytes; the best first
@@ -64,36 +66,59 @@ def measure(regions: RegionMap) -> Geometry:
 
     A chunk twice as large halves the index and never copies less.
     """
-    disagreement, reach, errors = 0, 0, False
+    disagreement, reach = 0, 0
     starts, ends = array("q"), array("q")
-    for run in runs(regions):
-        if run.kind is Kind.SOURCE:
-            disagreement |= run.address - run.offset
-            reach = max(reach, run.address + run.length)
-        elif run.kind is Kind.ERROR:
-            errors = True
-        if run.kind is not Kind.DATA:
-            starts.append(run.offset)
-            ends.append(run.end)
+    for start, end, target, shift in runs(regions):
+        if target >= 0:
+            disagreement |= shift
+            reach = max(reach, end + shift)
+        if target >= ERROR:
+            starts.append(start)
+            ends.append(end)
     block = next((size for size in BLOCKS if disagreement % size == 0), 0)
-    best = Geometry(block, block, 0, 0, reach, errors)
+    best = Geometry(block, block, 0, 0, reach, regions.has_errors)
     if best.objection:
         return best
-    best = _price(best, regions.size, starts, ends)
+    kept = _Kept.of(starts, ends)
+    best = _price(best, regions.size, kept)
     candidate = best
     while candidate.chunk < min(regions.size, _MAX_CHUNK) and candidate.copied <= COPY_LIMIT:
-        candidate = _price(replace(candidate, chunk=2 * candidate.chunk), regions.size, starts, ends)
+        candidate = _price(replace(candidate, chunk=2 * candidate.chunk), regions.size, kept)
         best = min(best, candidate, key=lambda geometry: geometry.cost)
     return best
 
 
-def _price(geometry: Geometry, size: int, starts: array[int], ends: array[int]) -> Geometry:
-    """What its chunk costs; [starts, ends) are the runs that need no copying inside."""
-    block, chunk = geometry.block, geometry.chunk
+class _Kept(NamedTuple):
+    """Runs [start, end) that need no copying inside; the last stands apart, for it may end with the file."""
+
+    starts: array[int]
+    ends: array[int]
+    last: tuple[int, int]
+    aligned: int  # all of starts and ends are multiples of it
+    total: int    # bytes between them
+
+    @staticmethod
+    def of(starts: array[int], ends: array[int]) -> _Kept:
+        last = (starts.pop(), ends.pop()) if starts else (0, 0)
+        bits = reduce(or_, starts, _MAX_CHUNK) | reduce(or_, ends, 0)
+        return _Kept(starts, ends, last, bits & -bits, sum(ends) - sum(starts))
+
+    def chunks(self, size: int, block: int, chunk: int) -> int:
+        """How many chunks lie in one run."""
+        start, end = self.last
+        count = max(0, last_chunk(end, size, block, chunk) - -(-start // chunk))
+        # most maps lie on steps: then there is nothing to walk through
+        if chunk <= self.aligned:
+            return count + self.total // chunk
+        return count + sum(max(0, end // chunk - -(-start // chunk))
+                           for start, end in zip(self.starts, self.ends, strict=True))
+
+
+def _price(geometry: Geometry, size: int, kept: _Kept) -> Geometry:
+    """What its chunk costs."""
+    chunk = geometry.chunk
     count = -(-size // chunk)
-    kept = sum(max(0, last_chunk(end, size, block, chunk) - -(-start // chunk))
-               for start, end in zip(starts, ends, strict=True))
-    return replace(geometry, index=8 * count, copied=(count - kept) * chunk)
+    return replace(geometry, index=8 * count, copied=(count - kept.chunks(size, geometry.block, chunk)) * chunk)
 
 
 def last_chunk(end: int, size: int, block: int, chunk: int) -> int:
@@ -101,23 +126,23 @@ def last_chunk(end: int, size: int, block: int, chunk: int) -> int:
     return -(-end // chunk) if end == size and size % block == 0 else end // chunk
 
 
-def runs(regions: RegionMap) -> Iterator[Mapping]:
-    """The plan of the whole file with neighbours that continue each other made one."""
-    run: Mapping | None = None
-    for mapping in plan_read(regions, 0, regions.size):
-        if run is not None and _continues(run, mapping):
-            run = run._replace(length=run.length + mapping.length)
-            continue
-        if run is not None:
-            yield run
-        run = mapping
-    if run is not None:
-        yield run
+def runs(regions: RegionMap) -> Iterator[tuple[int, int, int, int]]:
+    """(start, end, target, shift) that tile the file: neighbours that continue each other are one, gaps are holes.
 
-
-def _continues(run: Mapping, mapping: Mapping) -> bool:
-    if run.kind is not mapping.kind:
-        return False
-    if run.kind is Kind.SOURCE:
-        return run.source == mapping.source and run.address + run.length == mapping.address
-    return run.kind is Kind.HOLE
+    The plan of the whole file, from the columns: a million regions are walked when a file is composed.
+    """
+    start, pos, held, held_shift = 0, 0, HOLE, 0
+    for begin, end, target, shift, _ in regions.rows():
+        if begin > pos and held != HOLE:
+            yield start, pos, held, held_shift
+            start, held, held_shift = pos, HOLE, 0
+        if target != held or shift != held_shift or target < HOLE:
+            if begin > start:
+                yield start, begin, held, held_shift
+            start, held, held_shift = begin, target, shift
+        pos = end
+    if regions.size > pos and held != HOLE:
+        yield start, pos, held, held_shift
+        start, held, held_shift = pos, HOLE, 0
+    if regions.size > start:
+        yield start, regions.size, held, held_shift

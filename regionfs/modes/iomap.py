@@ -41,9 +41,7 @@ class Candidate(NamedTuple):
 
 def granularity(regions: RegionMap) -> int:
     """The largest power of two up to 4096 that divides the size and every border, in file and sources."""
-    bits = regions.size | BLOCKS[0]
-    for mapping in plan_read(regions, 0, regions.size):
-        bits |= mapping.offset | mapping.length | mapping.address
+    bits = regions.size | BLOCKS[0] | regions.alignment
     return bits & -bits
 
 

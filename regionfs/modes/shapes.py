@@ -12,13 +12,15 @@ A source is known by its identity, not by its key: two keys may name one file.
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from operator import add
 
 from regionfs.manifest.inspect import SourceFacts
 from regionfs.manifest.schema import FileSpec
 from regionfs.modes.geometry import MAX_DEVICES, measure
-from regionfs.regions import Kind, Region, RegionMap
+from regionfs.regions import ERROR, HOLE, Kind, Region, RegionMap
 
 Identity = tuple[int, ...]  # SourceFacts.identity
 SECTOR = 512                # bytes; no kernel mode maps anything finer
@@ -82,16 +84,19 @@ def composed(file: FileSpec, facts: Mapping[str, SourceFacts], neighbours: Neigh
 
 def _uncomposable(regions: RegionMap, facts: Mapping[str, SourceFacts]) -> str:
     """The first region that EROFS cannot show."""
-    for number, region in enumerate(regions, 1):
-        if region.kind is Kind.ERROR:
-            return f"region {number} is an error region, and a composed file has none"
-        if region.writable:
-            return f"region {number} is rw, and a composed file is read-only"
-        if region.kind is Kind.SOURCE and facts[region.source].kind == "block":
-            return f"region {number} lies on the block device {region.source}, not on a regular file"
-        if region.kind is Kind.SOURCE and region.shift % SECTOR:
-            return f"region {number} starts at {region.start}, {_misfit(region)}"
-    return ""
+    devices = {index for index, key in enumerate(regions.names) if facts[key].kind == "block"}
+    number = next((number for number, (_, _, target, shift, rw) in enumerate(regions.rows(), 1)
+                   if rw or target == ERROR or target in devices or (target >= 0 and shift % SECTOR)), 0)
+    if not number:
+        return ""
+    region = regions[number - 1]
+    if region.kind is Kind.ERROR:
+        return f"region {number} is an error region, and a composed file has none"
+    if region.writable:
+        return f"region {number} is rw, and a composed file is read-only"
+    if facts[region.source].kind == "block":
+        return f"region {number} lies on the block device {region.source}, not on a regular file"
+    return f"region {number} starts at {region.start}, {_misfit(region)}"
 
 
 def _devices(file: FileSpec, facts: Mapping[str, SourceFacts]) -> bool:
@@ -119,12 +124,16 @@ def iomap(file: FileSpec, facts: Mapping[str, SourceFacts], neighbours: Neighbou
 
 def _doubled(regions: RegionMap, facts: Mapping[str, SourceFacts]) -> str:
     """A source of which the map shows some byte twice; empty without one."""
+    identities = [facts[key].identity for key in regions.names]
+    offsets = array("q", map(add, regions.starts, (shift for _, _, _, shift, _ in regions.rows())))
     ends: dict[Identity, int] = {}
-    for region in sorted((region for region in regions if region.source), key=lambda region: region.offset):
-        identity = facts[region.source].identity
-        if region.offset < ends.get(identity, 0):
-            return region.source
-        ends[identity] = region.offset + region.length
+    for index in sorted(range(len(regions)), key=offsets.__getitem__):
+        start, end, target, shift, _ = regions.column(index)
+        if target >= 0:
+            identity = identities[target]
+            if start + shift < ends.get(identity, 0):
+                return regions.names[target]
+            ends[identity] = end + shift
     return ""
 
 
@@ -132,17 +141,20 @@ def _off_block(regions: RegionMap, block: int) -> str:
     """The first region that iomap cannot show on `block`-byte blocks."""
     if regions.size % block:
         return f"its size {regions.size} is not a multiple of {block}"
-    for number, region in enumerate(regions, 1):
-        if region.kind not in (Kind.SOURCE, Kind.HOLE):
-            return f"region {number} is of kind {region.kind}, and fuse-iomap only has holes and devices"
-        if region.start % block:
-            return f"region {number} starts at {region.start}, not on a {block}-byte block"
-        if region.end % block:
-            return f"region {number} ends at {region.end}, not on a {block}-byte block"
-        if region.kind is Kind.SOURCE and region.offset % block:
-            return (f"region {number} shows {region.source} from {region.offset}, "
-                    f"not on a {block}-byte block")
-    return ""
+    number = 0
+    if regions.alignment % block or min((target for _, _, target, _, _ in regions.rows()), default=0) < HOLE:
+        number = next((number for number, (start, end, target, shift, _) in enumerate(regions.rows(), 1)
+                       if target < HOLE or start % block or end % block or shift % block), 0)
+    if not number:
+        return ""
+    region = regions[number - 1]
+    if region.kind not in (Kind.SOURCE, Kind.HOLE):
+        return f"region {number} is of kind {region.kind}, and fuse-iomap only has holes and devices"
+    if region.start % block:
+        return f"region {number} starts at {region.start}, not on a {block}-byte block"
+    if region.end % block:
+        return f"region {number} ends at {region.end}, not on a {block}-byte block"
+    return f"region {number} shows {region.source} from {region.offset}, not on a {block}-byte block"
 
 
 def _misfit(region: Region) -> str:
