@@ -45,7 +45,6 @@ class AttributeReader:
     def __init__(self, time: int) -> None:
         self._time = time
         self._uid, self._gid = os.getuid(), os.getgid()
-        self._blocks: dict[int, tuple[object, int]] = {}  # inode -> (stamps of its sources, allocated units)
 
     def read(self, node: Node) -> Attributes:
         """What stat(2) shows of a node."""
@@ -75,15 +74,14 @@ class AttributeReader:
     def _allocated(self, node: FileNode, seen: list[SourceFacts]) -> int:
         """512-byte units with data; counted again when a source changed."""
         state = tuple(found.stamp for found in seen)
-        known = self._blocks.get(node.ino)
-        if known is None or known[0] != state:
+        if node.allocated is None or node.allocated[0] != state:
             assert node.spec.regions is not None
             try:
                 units = -(-execute.allocated(node.spec.regions, node.sources) // 512)
             except (RegionfsError, OSError):
                 units = -(-node.spec.regions.size // 512)
-            known = self._blocks[node.ino] = (state, units)
-        return known[1]
+            node.allocated = (state, units)
+        return node.allocated[1]
 
     def size(self, node: FileNode) -> int:
         """Bytes in the file now."""
