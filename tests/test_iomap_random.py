@@ -21,7 +21,6 @@ from tests.iomap_kernel import PAGE, IomapKernel
 from tests.iomap_state import File
 from tests.oracle import Model
 
-Devices = list[tuple[Path, int, int]]  # path, bytes, sector
 LoopDevice = Callable[..., AbstractContextManager[Path]]
 
 SECTORS = {"512": (512, 512), "4096": (4096, 4096), "both": (512, 4096)}
@@ -42,7 +41,7 @@ def test_random_maps(tmp_path: Path, loop_device: LoopDevice, name: str) -> None
 
 
 def _device(stack: ExitStack, loop_device: LoopDevice, path: Path, sector: int) -> tuple[Path, int, int]:
-    size = 40 * 512 if sector == 512 else 12 * 4096
+    size = 40 * 512 if sector == 512 else 7 * 4096
     path.write_bytes(bytes(size))
     return stack.enter_context(loop_device(path, "--sector-size", str(sector))), size, sector
 

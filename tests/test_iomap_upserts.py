@@ -42,7 +42,7 @@ class Told:
         return offsets
 
 
-def batch(pos: int, *, change: bool = False, first_rw: Mapping | None = None) -> Batch:
+def batch(pos: int, *, change: bool = False, first_rw: Io | None = None) -> Batch:
     return Batch(7, MANY, pos, io, first_rw, change)
 
 
@@ -73,16 +73,27 @@ def test_after_a_write_a_few() -> None:
 
 
 def test_write_halves() -> None:
-    """In a file with rw regions the first message has a write half, and so have all rw mappings; others none."""
+    """In a file with rw regions every message tells a write mapping, a ro region's that of the first rw one."""
     told = Told()
     upserts = Upserts(told, lambda: None)
-    first_rw = Mapping(512, 512, Kind.SOURCE, 1024, "d", True)
+    first_rw = io(Mapping(512, 512, Kind.SOURCE, 1024, "d", True))
     upserts.add(batch(0, first_rw=first_rw))
     upserts.settle()
     upserts.close()
-    kinds = [(message.read.offset // 512 % 2, message.write.type) for message in told.messages]
-    assert (1, Type.PURE_OVERWRITE) == kinds[0]
-    assert {(1, Type.PURE_OVERWRITE), (0, Type.NOCACHE)} == set(kinds)
+    assert {Type.PURE_OVERWRITE} == {message.write.type for message in told.messages}
+    assert {True, False} == {message.read.offset == message.write.offset for message in told.messages}
+    assert {512} == {message.write.offset for message in told.messages if message.read.offset != message.write.offset}
+
+
+def test_no_write_halves_without_rw_regions() -> None:
+    """A file that nobody can write has none."""
+    told = Told()
+    regions = RegionMap(512, [Region(0, 512, Kind.SOURCE, "d")])
+    upserts = Upserts(told, lambda: None)
+    upserts.add(Batch(7, regions, 0, io, None, False))
+    upserts.settle()
+    upserts.close()
+    assert [Type.NOCACHE] == [message.write.type for message in told.messages]
 
 
 @pytest.mark.parametrize(("number", "lines"), [(ESTALE, 0), (EIO, 1)])

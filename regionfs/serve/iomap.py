@@ -141,7 +141,8 @@ class IomapSession:
         change = bool(body.opflags & iomap_v7.CHANGES)
         mapped = self._mapped(ino)
         read = mapped.io(iomap.begin(mapped.regions, body.pos, change=change, limit=self._limit))
-        self.upserts.add(Batch(ino, mapped.regions, body.pos, mapped.io, mapped.first_rw, change))
+        first_rw = None if mapped.first_rw is None else mapped.io(mapped.first_rw)
+        self.upserts.add(Batch(ino, mapped.regions, body.pos, mapped.io, first_rw, change))
         return pack(BeginOut(read, iomap_v7.overwrite(read)))
 
     def _ioend(self, request: Request) -> bytes:

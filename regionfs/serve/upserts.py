@@ -10,8 +10,8 @@ many small writes do not repeat a window each. After a question that is itself a
 **Writes and the cache** (fs/fuse/fuse_iomap.c of the patches). A write looks for a write mapping first. An
 inode whose cache never held any counts as one without such a half, and the write goes wherever the read
 mapping points, without a question: into read-only regions too. Once one write mapping was told, a write
-that finds none asks. So every batch of a file with rw regions begins with one of those, which says
-"overwrite in place"; rw mappings carry the same, all others leave the write half alone.
+that finds none asks. So in a file with rw regions every message brings a write mapping along, its own or the
+first rw region's; not only the first message, since the inode may be dropped and come back in between.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class Batch(NamedTuple):
     regions: RegionMap
     pos: int
     io: Callable[[Mapping], Io]
-    first_rw: Mapping | None   # in a file with rw regions
+    first_rw: Io | None        # of a file with rw regions
     change: bool               # the kernel asked for a write
 
     @property
@@ -58,15 +58,14 @@ class Batch(NamedTuple):
         return self.ino, iomap.window(self.regions, self.pos)
 
     def messages(self, count: int) -> Iterator[UpsertOut]:
-        """One mapping each, `count` at most and the one that allows no write unasked."""
-        if self.first_rw is not None:
-            yield self._message(self.first_rw)
+        """One mapping each, `count` at most."""
         for mapping in islice(iomap.batch(self.regions, self.pos), count):
             yield self._message(mapping)
 
     def _message(self, mapping: Mapping) -> UpsertOut:
         read = self.io(mapping)
-        write = iomap_v7.overwrite(read) if mapping.writable else iomap_v7.nocache(read)
+        place = read if mapping.writable else self.first_rw
+        write = iomap_v7.nocache(read) if place is None else iomap_v7.overwrite(place)
         return UpsertOut(self.ino, self.ino, read, write)
 
 
