@@ -23,3 +23,13 @@ def revive(described: dict[str, Any]) -> RegionfsError:
     if described.get("exit_status") == UsageError.exit_status:
         return UsageError(described["error"])
     return MountError(described["error"])
+
+
+def for_log(described: dict[str, Any]) -> str:
+    """The error in a line that quotes nothing of a manifest."""
+    problems = described.get("problems")
+    if not problems:
+        return str(described["error"])
+    file, line, count = problems[0]["file"], problems[0]["line"], len(problems)
+    found = f"{count} problems, the first" if count > 1 else "a problem"
+    return f"{file}: {found} in line {line}; see regionfs check {file}"

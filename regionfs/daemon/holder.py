@@ -217,9 +217,9 @@ class Holder:
         self._wait = 0.0 if served else min(LONGEST_WAIT, max(0.05, 2 * self._wait))
         self._due = now + self._wait
         if self._ready:
-            log.warning("%s; starting another", why["error"])
+            log.warning("%s; starting another", failure.for_log(why))
         elif self._python != sys.executable:
-            log.error("%s: %s; back to %s", self._python, why["error"], sys.executable)
+            log.error("%s: %s; back to %s", self._python, failure.for_log(why), sys.executable)
             self._python, self._due, self._trouble = sys.executable, now, {}
             self._satisfy(why)
         else:
@@ -232,7 +232,7 @@ class Holder:
             return
         self._trouble = why
         if self._broken is None:
-            log.error("no server can be started: %s; requests get EIO meanwhile", why["error"])
+            log.error("no server can be started: %s; requests get EIO meanwhile", failure.for_log(why))
             self._broken = Broken(self._device, self._selector, self._gone)
         self._satisfy(why)
         self._ask_again()
@@ -299,7 +299,7 @@ class Holder:
         if client is not None:
             control.reply(client, answer)
         elif "error" in answer:
-            log.error("%s", answer["error"])
+            log.error("%s", failure.for_log(answer))
 
     def _status(self) -> dict[str, Any]:
         return {"mountpoint": str(self._config.mountpoint), "manifest": str(self._config.manifest),
@@ -321,7 +321,7 @@ class Holder:
     def _recover(self, words: dict[str, Any], client: socket.socket | None) -> None:
         """No server could be started from what the last one left: begin anew with a manifest."""
         if words["dry_run"]:
-            self._reply(client, failure.describe(MountError(f"no server runs: {self._trouble}")))
+            self._reply(client, failure.describe(MountError(f"no server runs: {self._trouble['error']}")))
             return
         # inode numbers that were never given: the kernel may hold the others, and what they showed
         self._config = self._config.begin_anew(Path(words["manifest"]), time.time_ns())

@@ -197,7 +197,7 @@ class Server:
         for client in fds:
             control.reply(client, answer)
         if not fds and "error" in answer:
-            log.error("%s", answer["error"])
+            log.error("%s", failure.for_log(answer))
 
     def status(self, words: dict[str, Any]) -> dict[str, Any]:
         """The mount's entry of `status --json`, DESIGN section 8; `words` bring what the holder knows."""

@@ -1,0 +1,101 @@
+"""What a daemon logs, where, and what it never logs."""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from regionfs.daemon import runtime
+from tests.harness import Mount
+
+EMIT = """
+import logging
+from regionfs.daemon import logs
+logs.begin(LEVEL, logs.TTY_FORMAT)
+for level in (logging.DEBUG, logging.INFO, logging.WARNING, logging.ERROR):
+    logging.getLogger("regionfs").log(level, "level %d\\nand more", level)
+"""
+
+
+def emitted(level: str, journal: bool, tmp_path: Path) -> list[str]:
+    """The lines that a process logs to a file, which may pass for the journal."""
+    with (tmp_path / "log").open("w+") as log:
+        found = os.fstat(log.fileno())
+        stream = f"{found.st_dev}:{found.st_ino}" if journal else "1:1"
+        subprocess.run([sys.executable, "-c", EMIT.replace("LEVEL", repr(level))], stderr=log, check=True,
+                       env={**os.environ, "JOURNAL_STREAM": stream})
+        log.seek(0)
+        return log.read().splitlines()
+
+
+@pytest.mark.parametrize(("level", "count"), [("debug", 4), ("info", 3), ("warning", 2), ("error", 1)])
+def test_levels(level: str, count: int, tmp_path: Path) -> None:
+    """Lines from the level on."""
+    lines = [line for line in emitted(level, False, tmp_path) if "level" in line]
+    assert [f"regionfs: level {number}" for number in (10, 20, 30, 40)[-count:]] == lines
+
+
+def test_the_journal_gets_priorities(tmp_path: Path) -> None:
+    """Each line begins with its own, sd-daemon(3)."""
+    expected = [line for prefix, number in ((6, 20), (4, 30), (3, 40))
+                for line in (f"<{prefix}>level {number}", f"<{prefix}>and more")]
+    assert expected == emitted("info", True, tmp_path)
+
+
+@pytest.fixture(params=["info", "debug"])
+def mounted(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Mount]:
+    """A mount whose manifest and source hold secrets."""
+    (tmp_path / "a.img").write_bytes(b"s3cret" * 1000)
+    files = {"x": {"regions": [{"data": {"text": "pa55word"}}, {"source": "a.img", "access": "rw"}]}}
+    with Mount(tmp_path, files, options=["--log-level", request.param, "--modes", "userspace"]) as mount:
+        yield mount
+
+
+@pytest.mark.mounted
+def test_no_secrets_no_line_per_read(mounted: Mount) -> None:
+    """Reads, writes, a failed reload by signal and by command, a server killed: no content of manifest or source."""
+    for _ in range(100):
+        (mounted.path / "x").read_bytes()
+    with (mounted.path / "x").open("r+b") as file:
+        file.seek(10)
+        file.write(b"t0ken")
+    mounted.write_manifest('regionfs: 1\nfiles: {x: {size: "pa55word", regions: [{data: {pa55word: s3cret}}]}}')
+    assert 3 == mounted.user.regionfs("reload", mounted.path).returncode
+    log = runtime.log_of(mounted.path)
+    os.kill(mounted.status()["holder_pid"], signal.SIGHUP)
+    mounted.status()
+    before = mounted.status()
+    os.kill(before["pid"], signal.SIGKILL)
+    (mounted.path / "x").read_bytes()
+    assert before["pid"] != mounted.status()["pid"]
+    text = log.read_text()
+    debug = "debug" in mounted.options
+    assert [] == re.findall("pa55word|s3cret|t0ken", text) or debug
+    assert re.search(r"ERROR: .*: 2 problems, the first in line 2; see regionfs check", text), text
+    assert 0o600 == log.stat().st_mode & 0o777
+    assert len(text.splitlines()) < (100 if debug else 10), text
+
+
+@pytest.mark.mounted
+def test_a_server_that_cannot_start_names_no_contents(tmp_path: Path) -> None:
+    """The caller is told everything, the log which manifest."""
+    secret = Mount(tmp_path, 'regionfs: 1\nfiles: {x: {pa55word: 1}}')
+    secret.path.mkdir()
+    done = secret.user.regionfs("mount", secret.manifest, secret.path)
+    assert (3, True) == (done.returncode, "pa55word" in done.stderr)
+    log = runtime.log_of(secret.path)
+    assert not log.exists() or "pa55word" not in log.read_text()
+
+
+def test_levels_are_those_of_logging() -> None:
+    """Every name is one."""
+    from regionfs.daemon.logs import LEVELS
+    assert [10, 20, 30, 40] == [logging.getLevelNamesMapping()[level.upper()] for level in LEVELS]
