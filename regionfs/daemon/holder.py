@@ -21,7 +21,6 @@ import os
 import selectors
 import signal
 import socket
-import subprocess
 import sys
 import threading
 import time
@@ -32,9 +31,9 @@ from typing import Any
 
 from regionfs.daemon import adopt, control, failure, harden, logs, runtime, sd_notify
 from regionfs.daemon.broken import Broken
+from regionfs.daemon.child import Child
 from regionfs.daemon.config import MountConfig
 from regionfs.daemon.door import Door
-from regionfs.daemon.link import Link
 from regionfs.errors import MountError, RegionfsError
 from regionfs.modes.probe import probe_iomap
 from regionfs.serve.handshake import handshake
@@ -60,8 +59,8 @@ class Holder:
         self._negotiated: Negotiated | None = None
         self._kept: list[int] = []        # descriptors that keep loop devices attached until the mount ends
         self._selector = selectors.DefaultSelector()
-        self._server: subprocess.Popen[bytes] | None = None
-        self._link: Link | None = None
+        self._server: Child | None = None
+        self._spare: Child | None = None
         self._ready = self._finished = self._ended = False
         self._started = self._ready_at = self._due = self._wait = 0.0  # monotonic seconds; _wait is a span
         self._restarts = 0
@@ -110,23 +109,32 @@ class Holder:
     # the server's life
 
     def _spawn(self) -> None:
-        """Start a server; it speaks first."""
-        ours, theirs = Link.pair()
-        command = [self._python, "-P", "-m", "regionfs.daemon.server", str(theirs.fileno()), self._config.to_json()]
+        """Let a server begin, the spare one if it is there; it speaks first."""
         self._due, self._started, self._ready = 0.0, time.monotonic(), False
+        spare, self._spare = self._spare, None
         try:
-            self._server = subprocess.Popen(command, pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL)
+            self._server = spare if spare is not None and spare.runs else Child(self._python)
         except OSError as error:
-            ours.close()
-            self._server_lost({"error": f"{self._python}: {error.strerror}"})
+            self._server_lost({"error": str(error.strerror)})
             return
-        finally:
-            theirs.close()
-        self._link = ours
-        self._selector.register(ours, selectors.EVENT_READ, self._hear_server)
+        self._server.serve(self._config)
+        self._selector.register(self._server, selectors.EVENT_READ, self._hear_server)
 
-    def _hear_server(self, link: Any) -> None:
-        received = link.receive()
+    def _stand_by(self) -> None:
+        """Have a server ready for the death of the one that serves; without one that takes longer."""
+        if self._replaceable:
+            with suppress(OSError):
+                self._spare = Child(self._python)
+
+    def _dismiss_spare(self) -> None:
+        """It has the code of an older version."""
+        if self._spare is not None:
+            self._spare.kill()
+            self._spare.wait()
+            self._spare = None
+
+    def _hear_server(self, server: Any) -> None:
+        received = server.hear()
         if received is None:
             self._server_ended()
             return
@@ -187,7 +195,11 @@ class Holder:
         self._ask_again()
         if self._answered:
             log.info("a new server took over after %.0f ms", 1000 * (time.monotonic() - self._started))
-            return
+        else:
+            self._mount_answers()
+        self._stand_by()
+
+    def _mount_answers(self) -> None:
         self._mounted = self._answered = True
         if mount := mounts.find(self._config.mountpoint):
             mounts.raise_readahead(mount.device)
@@ -197,11 +209,10 @@ class Holder:
 
     def _server_ended(self) -> None:
         """The line is cut: the server is gone, or about to be."""
-        assert self._server is not None and self._link is not None
-        self._selector.unregister(self._link)
-        self._link.close()
+        assert self._server is not None
+        self._selector.unregister(self._server)
         status = self._server.wait()
-        self._server = self._link = None
+        self._server = None
         if self._finished:
             self._ended = True
         else:
@@ -221,6 +232,7 @@ class Holder:
         elif self._python != sys.executable:
             log.error("%s: %s; back to %s", self._python, failure.for_log(why), sys.executable)
             self._python, self._due, self._trouble = sys.executable, now, {}
+            self._dismiss_spare()
             self._satisfy(why)
         else:
             self._start_failed(why)
@@ -252,13 +264,7 @@ class Holder:
 
     def _say(self, words: dict[str, Any], fds: list[int]) -> bool:
         """Speak to the server; False when it is not there."""
-        try:
-            if self._link is not None:
-                self._link.send(words, fds)
-                return True
-        except OSError:  # it just died: its end of the line tells
-            pass
-        return False
+        return self._server is not None and self._server.say(words, fds)
 
     # clients
 
@@ -313,6 +319,7 @@ class Holder:
                 MountError("the pyfuse3 engine cannot be upgraded; unmount and mount again")))
             return
         self._python = python
+        self._dismiss_spare()
         self._curious.append((client, {"upgraded": True}))
         self._due, self._wait = time.monotonic(), 0.0
         if self._server is not None:

@@ -267,10 +267,15 @@ def _needed(config: MountConfig) -> frozenset[harden.Capability]:
 
 
 def main() -> None:
-    """`python -m regionfs.daemon.server LINK-FD CONFIG`, as the holder starts it."""
-    link, config = Link.adopt(int(sys.argv[1])), MountConfig.from_json(sys.argv[2])
+    """`python -m regionfs.daemon.server LINK-FD`, as the holder starts it; the line tells what to serve, and when."""
+    link = Link.adopt(int(sys.argv[1]))
     for number in (signal.SIGINT, signal.SIGHUP, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)  # the holder hears them
+    from regionfs.serve import native  # noqa: F401  # who stands by has everything at hand
+    message = link.receive()
+    if message is None:
+        return
+    config = MountConfig.from_json(message[0]["serve"])
     logs.begin(config.log_level, logs.FILE_FORMAT)
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))  # a descriptor for each source
