@@ -10,8 +10,10 @@ from typing import Any
 from regionfs.daemon.logs import LEVELS
 from regionfs.errors import UsageError
 from regionfs.modes.choose import DEFAULT_ORDER, Mode, parse_modes
+from regionfs.modes.probe import probe_iomap
 from regionfs.wire.mounts import settle
 from regionfs.wire.options import MountOptions, parse_options
+from regionfs.wire.session import Wanted
 
 ENGINES = ("auto", "native", "pyfuse3")
 OWN = ("engine", "modes", "confine", "log_level")  # options of mount that are not mount(2)'s
@@ -65,6 +67,11 @@ class MountConfig:
     def wants_iomap(self) -> bool:
         """True when the kernel may be told mappings."""
         return Mode.IOMAP in self.modes
+
+    def wanted(self) -> Wanted:
+        """What to ask the kernel for at INIT; iomap only where its own ioctl says that it is there."""
+        return Wanted(max_write=self.options.max_read, passthrough=self.wants_backing,
+                      iomap=self.wants_iomap and probe_iomap().available)
 
     def begin_anew(self, manifest: Path, generation: int) -> MountConfig:
         """The same mount of another manifest, for a server that knows nothing of those before it."""

@@ -35,10 +35,9 @@ from regionfs.daemon.child import Child
 from regionfs.daemon.config import MountConfig
 from regionfs.daemon.door import Door
 from regionfs.errors import MountError, RegionfsError
-from regionfs.modes.probe import probe_iomap
 from regionfs.serve.handshake import handshake
 from regionfs.wire import device, mounts
-from regionfs.wire.session import Negotiated, VersionError, Wanted
+from regionfs.wire.session import Negotiated, VersionError
 
 log = logging.getLogger("regionfs")
 
@@ -176,9 +175,7 @@ class Holder:
             self._device = device.mount(mountpoint, self._config.options)
             self._mounted = True
             try:
-                self._negotiated = handshake(self._device, Wanted(
-                    max_write=self._config.options.max_read, passthrough=self._config.wants_backing,
-                    iomap=self._config.wants_iomap and probe_iomap().available))
+                self._negotiated = handshake(self._device, self._config.wanted())
             except VersionError as error:
                 if self._config.engine == "native":
                     raise

@@ -105,8 +105,8 @@ class IomapSession:
             files = self._fs.tree.files.values()
             others = sum(node.choice.mode is not Mode.IOMAP for node in files)
             if others and self._devs:
-                log.warning("iomap serves %d of %d files; some fuse-iomap kernels then keep little unwritten data "
-                            "for the whole mount: give the others a mount of their own", len(files) - others, len(files))
+                log.warning("iomap serves %d of %d files; some fuse-iomap kernels then keep little unwritten data for "
+                            "the whole mount: give the others one of their own", len(files) - others, len(files))
 
     def inode_flags(self, ino: int) -> int:
         """fuse_attr.flags of an inode, also of one the kernel has not seen yet."""
