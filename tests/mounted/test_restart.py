@@ -293,7 +293,7 @@ def test_sighup_reads_the_manifest_again(world: World) -> None:
     world.mount.write_manifest("regionfs: 1\nfiles: {bad: {whole: nowhere.img}}\n")
     os.kill(world.lives.holder, signal.SIGHUP)
     log = runtime.log_of(world.mount.path.resolve())
-    eventually(lambda: "nowhere.img" in log.read_text())
+    eventually(lambda: "a problem in line 2" in log.read_text())
     assert sorted([*FILES, "new.bin"]) == listing(world)
 
 
