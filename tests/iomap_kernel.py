@@ -22,11 +22,12 @@ from typing import Any
 
 from regionfs.wire import abi, codec, iomap_v7
 from regionfs.wire.iomap_v7 import NULL_ADDR, EndIn, Io, IoendFlag, IoendIn, IoendOut, MapFlag, OpFlag, Type
-from regionfs.wire.requests import FsyncIn
+from regionfs.wire.requests import FallocateIn, FsyncIn
 from tests.iomap_connection import Connection
 from tests.iomap_state import File, Fork, RuleError
 
 PAGE = 4096
+KEEP_SIZE, PUNCH_HOLE, ZERO_RANGE = 1, 2, 16  # linux/falloc.h
 
 
 class IomapKernel(Connection):
@@ -224,6 +225,16 @@ class IomapKernel(Connection):
         if whence == os.SEEK_HOLE:
             return file.size
         raise OSError(errno.ENXIO, "no data")
+
+    def fallocate(self, file: File, mode: int, pos: int, length: int) -> None:
+        """fallocate(2): pages out, the server first, then zeros for what was punched."""
+        self.writeback(file)
+        file.blocks.clear()
+        body = codec.pack(FallocateIn(0, pos, length, mode))
+        self.request(abi.Opcode.FALLOCATE, file.ino, body)
+        self._written(file, pos, length)
+        if mode & (PUNCH_HOLE | ZERO_RANGE):
+            self.zero(file, pos, length)
 
     def fsync(self, file: File) -> None:
         """Write-back, then the server flushes the devices."""

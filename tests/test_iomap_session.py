@@ -8,6 +8,7 @@ import logging
 import os
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack
+from functools import partial
 from pathlib import Path
 from random import Random
 
@@ -20,7 +21,7 @@ from regionfs.serve.native import Server
 from regionfs.wire import iomap_v7
 from tests.harness import ROOT_OR_ME, loop_device
 from tests.iomap_cases import random_case
-from tests.iomap_kernel import IomapKernel
+from tests.iomap_kernel import KEEP_SIZE, PUNCH_HOLE, IomapKernel
 from tests.iomap_state import Devices
 
 LoopDevice = Callable[..., AbstractContextManager[Path]]
@@ -192,7 +193,7 @@ def test_fsync_flushes_every_rw_device(devices: list[tuple[Path, int, int]], tmp
         f"      - {{source: {path}, length: 4096, access: rw}}\n" for path in (first, second)))
     with IomapKernel(manifest) as kernel:
         file = kernel.open("f")
-        for sync in (lambda: kernel.fsync(file), lambda: kernel.syncfs()):
+        for sync in (partial(kernel.fsync, file), kernel.syncfs):
             before = [flushes(first), flushes(second)]
             kernel.write(file, 0, bytes(8192))
             kernel.writeback(file)
@@ -213,6 +214,40 @@ def test_truncate_and_owner(devices: list[tuple[Path, int, int]], tmp_path: Path
             with pytest.raises(OSError) as caught:
                 kernel.setattr(file, **change)
             assert errno.EPERM == caught.value.errno
+
+
+def test_fallocate(devices: list[tuple[Path, int, int]], tmp_path: Path) -> None:
+    """Punched inside a rw region, refused outside and where it would grow; plain allocation changes nothing."""
+    path = devices[1][0]
+    before = path.read_bytes()
+    manifest = tmp_path / "m.yaml"
+    manifest.write_text("regionfs: 1\nfiles:\n  f:\n    regions:\n"
+                        f"      - {{source: {path}, length: 4096, access: rw}}\n"
+                        f"      - {{source: {path}, offset: 8192, length: 4096}}\n")
+    with IomapKernel(manifest) as kernel:
+        file = kernel.open("f")
+        kernel.fallocate(file, PUNCH_HOLE | KEEP_SIZE, 512, 1024)
+        kernel.fallocate(file, 0, 0, 8192)
+        refused = (PUNCH_HOLE | KEEP_SIZE, 3584, 1024, errno.EROFS), (0, 8000, 512, errno.EPERM)
+        for mode, pos, length, number in refused:
+            with pytest.raises(OSError) as caught:
+                kernel.fallocate(file, mode, pos, length)
+            assert number == caught.value.errno
+        expected = before[:512] + bytes(1024) + before[1536:4096] + before[8192:12288]
+        assert expected == kernel.read(file, 0, 8192)
+    assert before[:512] + bytes(1024) + before[1536:] == path.read_bytes()
+
+
+def test_a_new_inode_takes_part(devices: list[tuple[Path, int, int]], tmp_path: Path) -> None:
+    """A file that gets another inode (a reload) is the kernel's again, on the same device numbers."""
+    path = devices[1][0]
+    with IomapKernel(whole(tmp_path, path, access="ro")) as kernel:
+        old = kernel.open("f", os.O_RDONLY)
+        kernel.fs.renew(kernel.fs.tree.files["f"])
+        new = kernel.open("f", os.O_RDONLY)
+        assert new.ino != old.ino
+        assert path.read_bytes() == kernel.read(new, 0, new.size) == kernel.read(old, 0, old.size)
+        assert 1 == len(kernel.devices.known)
 
 
 def test_the_next_server_goes_on(devices: list[tuple[Path, int, int]], tmp_path: Path) -> None:
