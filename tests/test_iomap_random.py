@@ -25,7 +25,7 @@ LoopDevice = Callable[..., AbstractContextManager[Path]]
 
 SECTORS = {"512": (512, 512), "4096": (4096, 4096), "both": (512, 4096)}
 MAPS = 170         # of each
-OPERATIONS = 20    # on each
+OPERATIONS = 15    # on each
 
 
 @pytest.mark.timeout(120)
