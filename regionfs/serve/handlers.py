@@ -108,6 +108,8 @@ class Handlers:
         node.counters.opens[Mode.USERSPACE] += 1
         direct = opened.direct or backing_id == 0
         flags = (abi.FOPEN_DIRECT_IO if direct else 0) | (abi.FOPEN_KEEP_CACHE if opened.keep_cache else 0)
+        if body.flags & os.O_DIRECT:  # as on a local file, such writes need not wait for each other
+            flags |= abi.FOPEN_PARALLEL_DIRECT_WRITES
         return codec.pack(OpenOut(0, flags))
 
     def _release(self, request: Request) -> bytes:

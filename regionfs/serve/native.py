@@ -28,7 +28,7 @@ from regionfs.wire import abi, codec, device
 from regionfs.wire.abi import NotifyCode, Opcode
 from regionfs.wire.codec import OUT_HEADER, OUT_HEADER_SIZE
 from regionfs.wire.parse import IO_REQUEST, IO_REQUEST_SIZE, Request, forgets, parse
-from regionfs.wire.replies import NotifyInvalEntryOut, NotifyInvalInodeOut, WriteOut
+from regionfs.wire.replies import NotifyInvalEntryOut, NotifyInvalInodeOut
 from regionfs.wire.session import Negotiated
 
 log = logging.getLogger("regionfs")
@@ -149,20 +149,20 @@ class Server:
         try:
             done = self._fs.write(ino, offset, data, paging=paging, append=append,
                                   drop_setid=bool(io_flags & abi.WRITE_KILL_SUIDGID))
-            reply = codec.reply(unique, codec.pack(WriteOut(done)))
+            reply = codec.written(unique, done)
         except OSError as error:
             # pages of a mapping may be written in part
-            done, reply = len(data) if paging else 0, [self._failure(unique, error)]
+            done, reply = len(data) if paging else 0, self._failure(unique, error)
         finally:
             self._relay.safe()
         spans = self._fs.elsewhere(ino, offset, done)
         if not paging:
             self._drop(spans)
-            self._send(reply)
+            self._send((reply,))
             return
         # whoever drops pages may wait for this very write-back: first the reply, and msync's FSYNC waits for us
         with self._late.one(unique):
-            self._send(reply)
+            self._send((reply,))
             self._drop(spans)
 
     def _other(self, buffer: memoryview, size: int) -> None:

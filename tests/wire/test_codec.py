@@ -8,8 +8,8 @@ import pytest
 
 from regionfs.errors import ProtocolError
 from regionfs.wire.abi import MAX_ERRNO, NotifyCode
-from regionfs.wire.codec import LAYOUTS, Message, dirent, direntplus, error, fill, notify, pack, reply, unpack
-from regionfs.wire.replies import Attr, Dirent, EntryOut, NotifyInvalInodeOut, OpenOut, OutHeader
+from regionfs.wire.codec import LAYOUTS, Message, dirent, direntplus, error, fill, notify, pack, reply, unpack, written
+from regionfs.wire.replies import Attr, Dirent, EntryOut, NotifyInvalInodeOut, OpenOut, OutHeader, WriteOut
 from tests.wire.golden import STRUCTS
 
 IDS = [type(message).__name__ for message, _ in STRUCTS]
@@ -105,3 +105,8 @@ def test_fill(size: int, count: int) -> None:
     """Whole entries only, as many as fit; the rest is not even computed."""
     records = [dirent(9, number, 0o100644, b"name") for number in range(3)]
     assert (b"".join(records[:count]), count) == fill(iter(records), size)
+
+
+def test_the_short_reply_to_a_write_is_the_long_one() -> None:
+    """written() packs what reply() and pack() make."""
+    assert b"".join(reply(7, pack(WriteOut(4096)))) == written(7, 4096)
