@@ -133,7 +133,8 @@ class Store:
         path = self._path(suffix)
         new = self._path(suffix + ".new")
         new.touch(0o600)
-        new.write_bytes(pickle.dumps(value, pickle.HIGHEST_PROTOCOL))
+        with new.open("wb") as stream:
+            pickle.dump(value, stream, pickle.HIGHEST_PROTOCOL)
         new.replace(path)
 
 

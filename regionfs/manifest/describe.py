@@ -1,7 +1,8 @@
 """Manifest -> plain data and YAML text that load reads back to an equal value.
 
 The inverse of load: everything it worked out (places, lengths, what covers what) is written explicitly,
-region by region, and nothing else is left to defaults but the permissions.
+region by region, and nothing else is left to defaults but the permissions. Regions that came from a table stay
+there, whatever their number: what is written names the table.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ _SIZES = frozenset({"size", "start", "length", "offset"})
 def describe(manifest: Manifest) -> dict[str, object]:
     """Plain data of the shape in DESIGN section 3: sizes as int, bytes as hex or base64."""
     sources = {spec.key: _source(spec, manifest.path.parent) for spec in manifest.sources.values() if spec.named}
-    files = {file.path: _file(file) for file in manifest.files.values()}
+    files = {file.path: _file(file, manifest.path.parent) for file in manifest.files.values()}
     return {"regionfs": VERSION, **({"sources": sources} if sources else {}), "files": files}
 
 
@@ -37,16 +38,21 @@ def dump(manifest: Manifest) -> str:
 
 
 def _source(spec: SourceSpec, directory: Path) -> dict[str, object]:
-    path = spec.path.relative_to(directory) if spec.path.is_relative_to(directory) else spec.path
-    return {"path": str(path), **({} if spec.size is None else {"size": spec.size}),
+    return {"path": _relative(spec.path, directory), **({} if spec.size is None else {"size": spec.size}),
             **({"loop": True} if spec.loop else {})}
 
 
-def _file(file: FileSpec) -> dict[str, object]:
+def _relative(path: Path, directory: Path) -> str:
+    return str(path.relative_to(directory) if path.is_relative_to(directory) else path)
+
+
+def _file(file: FileSpec, directory: Path) -> dict[str, object]:
     if file.regions is None:
         return {"whole": file.whole, "access": _access(file.writable)}
     mode = {} if file.mode is None else {"mode": f"{file.mode:04o}"}
-    return {"size": file.regions.size, **mode, "regions": [_region(region) for region in file.regions]}
+    regions = ([_region(region) for region in file.regions] if file.table is None else
+               {"table": _relative(file.table, directory)})
+    return {"size": file.regions.size, **mode, "regions": regions}
 
 
 def _region(region: Region) -> dict[str, object]:

@@ -66,7 +66,8 @@ class MapText:
 def find_map(text: str, file: str) -> MapText:
     """Find `files[file]` in the text of a valid manifest.
 
-    Raises UsageError when there is no such file, or it shows the whole of a source and has no map.
+    Raises UsageError when there is no such file, or it shows the whole of a source and has no map, or its map
+    stands in a table.
     """
     root = yaml.compose(text, Loader=_LOADER)
     assert root is not None
@@ -79,6 +80,9 @@ def find_map(text: str, file: str) -> MapText:
         raise UsageError(f"{file} shows the whole of a source and has no region map; "
                          "give it size and regions instead of whole")
     regions = _pairs(files[file]).get("regions")
+    if isinstance(regions, yaml.MappingNode):
+        raise UsageError(f"the regions of {file} stand in a table, which map does not edit: change its rows, "
+                         "and let check look at them")
     if not isinstance(regions, yaml.SequenceNode):
         return MapText(text, mapping, (), False)
     flow = _is_flow(regions)

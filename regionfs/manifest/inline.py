@@ -89,7 +89,7 @@ class InlineReader:
                 self._report.problem(node, path, f"{written} has {facts.size} bytes; inline files may hold "
                                                  f"{format_size(FILE_LIMIT)} together: make it a source")
                 return None
-            with reach(file, self._confine) as here, open(here, "rb", opener=_open_at_once) as stream:
+            with reach(file, self._confine) as here, open(here, "rb", opener=open_at_once) as stream:
                 data = stream.read(facts.size)
         except SourceError as error:
             self._report.problem(node, path, str(error))
@@ -101,6 +101,6 @@ class InlineReader:
         return data
 
 
-def _open_at_once(path: str, flags: int) -> int:
-    """Does not wait for a FIFO that took the file's place."""
+def open_at_once(path: str, flags: int) -> int:
+    """An opener for open(): does not wait for a FIFO that took the file's place."""
     return os.open(path, flags | os.O_NONBLOCK)

@@ -15,11 +15,13 @@ from pathlib import Path
 
 from regionfs.manifest.inline import InlineReader
 from regionfs.manifest.parse import Map, Node, Text, parse
-from regionfs.manifest.region import RegionReader
+from regionfs.manifest.region import RegionReader, read_total
 from regionfs.manifest.report import Reporter, child, clip
 from regionfs.manifest.schema import VERSION, FileSpec, Manifest
 from regionfs.manifest.sources import SourceTable
+from regionfs.manifest.table import TableReader
 from regionfs.manifest.values import describe_node, knows_all, read_access, read_map, read_mode, read_text
+from regionfs.regions import RegionMap
 from regionfs.units import format_size
 
 LIMIT = 64 * 2**20  # bytes of a manifest, unless told otherwise
@@ -60,7 +62,7 @@ def loads(text: bytes | str, path: Path) -> Manifest:
 
 def _load(data: bytes, path: Path, report: Reporter, *, bounded: bool, confine: Path | None = None) -> Manifest:
     with _no_collection():
-        return _Loader(path, report, confine).load(parse(data, report, bounded=bounded))
+        return _Loader(path, report, confine, bounded).load(parse(data, report, bounded=bounded))
 
 
 @contextmanager
@@ -83,12 +85,13 @@ def _directories(names: Iterable[str]) -> dict[str, str]:
 
 
 class _Loader:
-    def __init__(self, path: Path, report: Reporter, confine: Path | None) -> None:
+    def __init__(self, path: Path, report: Reporter, confine: Path | None, bounded: bool) -> None:
         self._path = path.absolute()
         self._report = report
         self._confine = confine
         self._sources = SourceTable(report, self._path.parent, confine)
         self._inline = InlineReader(report, self._path.parent, confine)
+        self._tables = TableReader(report, self._sources, self._path.parent, bounded=bounded, confine=confine)
 
     def load(self, root: Map) -> Manifest:
         fields = read_map(self._report, root, "", ("regionfs", "sources", "files")) or {}
@@ -158,11 +161,17 @@ class _Loader:
         if "access" in fields:
             where = child(path, "access")
             self._report.problem(fields["access"], where, "access is for whole or for a region")
-        reader = RegionReader(self._report, self._sources, self._inline, child(path, "regions"))
-        regions = reader.read(fields["regions"], fields.get("size"), child(path, "size"))
-        if regions is None:
-            return None
-        return FileSpec(name, regions, writable=regions.writable, mode=mode)
+        node, where, size_path = fields["regions"], child(path, "regions"), child(path, "size")
+        if isinstance(node, Map):
+            table = self._tables.read(node, where)
+            size = read_total(self._report, fields.get("size"), size_path, 0 if table is None else table.end)
+            if table is None or size is None:
+                return None
+            regions = RegionMap.from_columns(size, table.names, table.columns)
+            return FileSpec(name, regions, writable=regions.writable, mode=mode, table=table.path)
+        reader = RegionReader(self._report, self._sources, self._inline, where)
+        found = reader.read(node, fields.get("size"), size_path)
+        return None if found is None else FileSpec(name, found, writable=found.writable, mode=mode)
 
     def _whole(self, name: str, fields: dict[str, Node], path: str) -> FileSpec | None:
         for key in ("size", "mode"):

@@ -57,19 +57,17 @@ class RegionReader:
 
     def read(self, node: Node, size_node: Node | None, size_path: str) -> RegionMap | None:
         """The region map; `size_node` is the file's `size`. None after a problem."""
-        size = None if size_node is None else read_size(self._report, size_node, size_path)
-        if not isinstance(node, List):
+        layers: list[Layer] = []
+        if isinstance(node, List):
+            layers = self.layers(node)
+            self._check_overlaps(layers)
+        else:
             self._report.problem(node, self._path, f"a list is wanted here, found {describe_node(node)}")
-            return None
-        layers = self.layers(node)
-        self._check_overlaps(layers)
         end = max((layer.region.end for layer in layers), default=0)
-        if size is not None and size_node is not None and end > size:
-            self._report.problem(size_node, size_path, f"{size} is less than {end}, where the regions end")
+        size = read_total(self._report, size_node, size_path, end)
+        if size is None or not isinstance(node, List) or len(layers) < len(node.items):
             return None
-        if len(layers) < len(node.items) or (size_node is not None and size is None):
-            return None
-        return RegionMap(end if size is None else size, flatten([layer.region for layer in layers]))
+        return RegionMap(size, flatten([layer.region for layer in layers]))
 
     def layers(self, node: List) -> list[Layer]:
         """The regions as declared, in the order of the text, without those that have a problem."""
@@ -174,6 +172,17 @@ class RegionReader:
                 layers[later].node, f"{self._path}[{layers[later].number}]",
                 f"[{mine.start}, {mine.end}) overlaps regions[{layers[earlier].number}] "
                 f"[{other.start}, {other.end}); say over: true to cover it")
+
+
+def read_total(report: Reporter, node: Node | None, path: str, end: int) -> int | None:
+    """A file's size: what `node` says, which is not less than `end`, where its regions end; that where it is None."""
+    if node is None:
+        return end
+    size = read_size(report, node, path)
+    if size is not None and size < end:
+        report.problem(node, path, f"{size} is less than {end}, where the regions end")
+        return None
+    return size
 
 
 def _takes(kind: Kind, key: str) -> bool:

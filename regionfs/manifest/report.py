@@ -26,14 +26,28 @@ class Reporter:
 
     def __init__(self, file: str) -> None:
         self.file = file
-        self._problems: list[Problem] = []
+        self._problems: list[tuple[tuple[int, ...], Problem]] = []  # with their place in the whole
+        self._within: tuple[int, ...] = ()
         self._silent: set[tuple[int, int]] = set()
+
+    def below(self, place: Placed, file: str) -> Reporter:
+        """For a file that is read because of what stands at `place`: its problems come among ours, there."""
+        inner = Reporter(file)
+        inner._problems = self._problems
+        inner._within = (*self._within, place.line, place.column)
+        return inner
+
+    @property
+    def count(self) -> int:
+        """Problems so far."""
+        return len(self._problems)
 
     def problem(self, place: Placed, path: str, message: str) -> None:
         """Note one problem. Raises ManifestError when there are too many to be of use."""
         if (place.line, place.column) in self._silent:
             return
-        self._problems.append(Problem(self.file, place.line, place.column, path, message))
+        self._problems.append(((*self._within, place.line, place.column),
+                               Problem(self.file, place.line, place.column, path, message)))
         if len(self._problems) == MAX_PROBLEMS:
             raise ManifestError([*self._sorted(), Problem(
                 self.file, place.line, place.column, "", f"stopped after {MAX_PROBLEMS} problems")])
@@ -52,7 +66,7 @@ class Reporter:
             raise ManifestError(self._sorted())
 
     def _sorted(self) -> list[Problem]:
-        return sorted(self._problems, key=lambda problem: (problem.line, problem.column))
+        return [problem for _, problem in sorted(self._problems, key=lambda entry: entry[0])]
 
 
 def child(path: str, key: str) -> str:

@@ -43,6 +43,7 @@ class FileSpec:
     whole: str | None = None         # source key
     writable: bool = False           # any rw region, or rw `whole`
     mode: int | None = None          # permission bits where the manifest pins them
+    table: Path | None = field(default=None, compare=False)  # absolute; where its regions are written
 
     @property
     def sources(self) -> tuple[str, ...]:

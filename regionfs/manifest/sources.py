@@ -6,6 +6,7 @@ regions.
 
 from __future__ import annotations
 
+from copy import copy
 from pathlib import Path
 
 from regionfs.errors import SourceError
@@ -35,6 +36,12 @@ class SourceTable:
         self._facts: dict[str, SourceFacts | None] = {}
         self._writable: dict[str, bool] = {}
         self.specs: dict[str, SourceSpec] = {}
+
+    def telling(self, report: Reporter) -> SourceTable:
+        """The same sources, for words in another file: its problems go to `report`."""
+        other = copy(self)
+        other._report = report
+        return other
 
     def declare(self, node: Node) -> None:
         """Take in the `sources` mapping."""

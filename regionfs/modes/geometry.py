@@ -11,7 +11,7 @@ from array import array
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import reduce
-from operator import or_
+from operator import or_, sub
 from typing import NamedTuple
 
 from regionfs.regions import ERROR, HOLE, RegionMap
@@ -96,12 +96,13 @@ class _Kept(NamedTuple):
     last: tuple[int, int]
     aligned: int  # all of starts and ends are multiples of it
     total: int    # bytes between them
+    longest: int  # bytes of the longest
 
     @staticmethod
     def of(starts: array[int], ends: array[int]) -> _Kept:
         last = (starts.pop(), ends.pop()) if starts else (0, 0)
         bits = reduce(or_, starts, _MAX_CHUNK) | reduce(or_, ends, 0)
-        return _Kept(starts, ends, last, bits & -bits, sum(ends) - sum(starts))
+        return _Kept(starts, ends, last, bits & -bits, sum(ends) - sum(starts), max(map(sub, ends, starts), default=0))
 
     def chunks(self, size: int, block: int, chunk: int) -> int:
         """How many chunks lie in one run."""
@@ -110,6 +111,8 @@ class _Kept(NamedTuple):
         # most maps lie on steps: then there is nothing to walk through
         if chunk <= self.aligned:
             return count + self.total // chunk
+        if chunk > self.longest:
+            return count
         return count + sum(max(0, end // chunk - -(-start // chunk))
                            for start, end in zip(self.starts, self.ends, strict=True))
 
