@@ -95,7 +95,8 @@ def test_every_command_and_option_is_in_the_manual(manual: Path) -> None:
 def test_every_key_is_in_the_manual(manual: Path) -> None:
     """Of sources, of files, of regions, and of inline data, as the loader knows them."""
     page = rendered(manual / "regionfs-manifest.5")
-    assert set() == {"path", "size", "loop", *FILE_KEYS, *KEYS} - set(re.findall(r"^       ([a-z]+)(?:\s|$)", page, re.MULTILINE))
+    described = set(re.findall(r"^       ([a-z]+)(?:\s|$)", page, re.MULTILINE))
+    assert set() == {"path", "size", "loop", *FILE_KEYS, *KEYS} - described
     for word in ("hex", "base64", "text", "file"):
         assert word in page
 
