@@ -9,8 +9,8 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from hashlib import blake2b
 
+from regionfs.digest import blake2b
 from regionfs.manifest.schema import FileSpec, Manifest
 from regionfs.modes.choose import Choice, Mode
 from regionfs.source import Sources

@@ -35,7 +35,7 @@ MAY_IMPORT = {
 # modules beside the packages, and the area each belongs to
 AREA_OF = {
     "execute": "source", "descriptors": "source", "flatten": "source", "beneath": "source",
-    "tree": "fs", "sharing": "fs", "attributes": "fs",
+    "tree": "fs", "sharing": "fs", "attributes": "fs", "digest": "fs",
 }
 
 # the areas that may touch a library

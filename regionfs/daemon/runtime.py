@@ -14,10 +14,10 @@ import logging
 import os
 import stat
 from collections.abc import Iterator
-from hashlib import blake2b
 from pathlib import Path
 from typing import NamedTuple
 
+from regionfs.digest import blake2b
 from regionfs.errors import MountError
 from regionfs.wire import device, mounts
 

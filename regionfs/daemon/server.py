@@ -19,7 +19,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from regionfs.daemon import control, failure, harden, logs, runtime
+from regionfs.daemon import control, failure, harden, logs, memory, runtime
 from regionfs.daemon.config import MountConfig
 from regionfs.daemon.link import Link
 from regionfs.daemon.reload import build, compare, stale_names
@@ -268,6 +268,7 @@ def _needed(config: MountConfig) -> frozenset[harden.Capability]:
 
 def main() -> None:
     """`python -m regionfs.daemon.server LINK-FD`, as the holder starts it; the line tells what to serve, and when."""
+    memory.settle()
     link = Link.adopt(int(sys.argv[1]))
     for number in (signal.SIGINT, signal.SIGHUP, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)  # the holder hears them

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from difflib import get_close_matches
 from enum import StrEnum
 from typing import ClassVar
 
@@ -121,6 +120,8 @@ def parse_modes(text: str) -> tuple[Mode, ...]:
     for word in text.split(","):
         name = word.strip().lower()
         if name not in list(Mode):
+            from difflib import get_close_matches  # only for a message
+
             near = get_close_matches(name, list(Mode), 1)
             hint = f"; did you mean {near[0]}?" if near else ""
             raise UsageError(f"--modes {text!r}: {name!r} is not one of {', '.join(Mode)}{hint}")

@@ -18,9 +18,10 @@ from __future__ import annotations
 import mmap
 import os
 from collections.abc import Iterator
-from hashlib import blake2b
 from pathlib import Path
 from typing import NamedTuple
+
+from regionfs.digest import blake2b
 
 JOURNAL = 256
 SLOTS = 1 << 16

@@ -7,9 +7,7 @@ prints goes into the MountError, with the remedy.
 from __future__ import annotations
 
 import os
-import shutil
 import socket
-import subprocess
 
 from regionfs.errors import MountError
 from regionfs.wire.options import MountOptions
@@ -49,6 +47,9 @@ def unmount(mountpoint: str, lazy: bool = False) -> None:
 
 
 def _run(arguments: list[str], task: str, comm: socket.socket | None = None) -> None:
+    import shutil  # root's mounts need neither
+    import subprocess
+
     helper = shutil.which(HELPER)
     if helper is None:
         raise MountError(f"{task}: only root may do it alone, and {HELPER} is not installed;"

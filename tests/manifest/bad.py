@@ -228,7 +228,7 @@ FILES: list[tuple[str, list[str]]] = [
     ("f: {}", ["disk.yaml:3:6: files.f: a file has either regions or whole; here neither"]),
     ("f: {regions: [], whole: a.img}",
      ["disk.yaml:3:6: files.f: a file has either regions or whole; here both"]),
-    ("f: {regions: {}}", ["disk.yaml:3:16: files.f.regions: a list is wanted here, found a mapping"]),
+    ("f: {regions: {}}", ["disk.yaml:3:16: files.f.regions: table is missing; regions are a list, or {table: FILE}"]),
     ("f: {regions: }", ["disk.yaml:3:16: files.f.regions: a list is wanted here, found nothing"]),
     ("f: 7", ["disk.yaml:3:6: files.f: a mapping is wanted here, found '7'"]),
     ("f: {whole: a.img, size: 4096}", ["disk.yaml:3:27: files.f.size: a whole file has its source's size"]),
