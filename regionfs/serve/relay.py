@@ -18,7 +18,8 @@ from collections.abc import Callable
 
 GRACE = 0.002   # seconds in one request before the watchman calls another leader
 IDLE = 0.1      # seconds without anything to watch after which the watchman sleeps
-LIMIT = 32      # threads; when all of them wait for disks the leader has to wait too
+LIMIT = 256     # threads; when all of them wait for disks the leader has to wait too
+SPARE = 8       # threads that stand by; more of them end
 
 
 class Relay:
@@ -29,7 +30,7 @@ class Relay:
         self._change = threading.Condition()
         self._leader: int | None = None
         self._idle = 0
-        self._threads: list[threading.Thread] = []
+        self._threads: set[threading.Thread] = set()  # besides the one that runs
         self._ended = False
         self._risk = 0.0                    # when the leader began something that may stall; 0: it did not
         self._watched = threading.Event()   # the watchman is awake
@@ -39,7 +40,7 @@ class Relay:
         watchman = threading.Thread(target=self._watch, name="watchman", daemon=True)
         watchman.start()
         self._serve()
-        for thread in self._threads:
+        for thread in list(self._threads):
             thread.join()
         self._watched.set()
         watchman.join()
@@ -76,6 +77,9 @@ class Relay:
 
     def _follow(self) -> bool:
         with self._change:
+            if self._idle >= SPARE and threading.current_thread() in self._threads:
+                self._threads.discard(threading.current_thread())
+                return False
             self._idle += 1
             while self._leader is not None and not self._ended:
                 self._change.wait()
@@ -93,8 +97,8 @@ class Relay:
             if self._idle:
                 self._change.notify()
             else:
-                thread = threading.Thread(target=self._serve, name=f"server-{len(self._threads) + 1}", daemon=True)
-                self._threads.append(thread)
+                thread = threading.Thread(target=self._serve, name="server", daemon=True)
+                self._threads.add(thread)
                 thread.start()
 
     def _watch(self) -> None:
