@@ -5,11 +5,12 @@ export PATH := $(CURDIR)/.venv/bin:$(PATH):/usr/local/sbin:/usr/sbin:/sbin
 PYTHON_FILES := regionfs tests demo bench scripts
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint bench bench-quick man clean
+.PHONY: help setup demo test torture lint bench bench-quick man clean
 
 help:
 	@echo "make demo         a guided tour: a disk out of partition images, mounted, checked, written through"
 	@echo "make test         lint, types and every test; .ci/run calls this"
+	@echo "make torture      the fault suite in full: kills, faults and fuzz by the hundred thousand (an hour)"
 	@echo "make bench        the benchmark behind the README's table (20 minutes); bench-quick: a look (2 minutes)"
 	@echo "make lint         ruff and mypy --strict"
 	@echo "make man          the manual pages, into build/man"
@@ -32,6 +33,10 @@ test:
 	@scripts/setup test
 	@$(MAKE) --no-print-directory lint
 	@python -m pytest $(ARGS)
+
+torture:
+	@scripts/setup test
+	@REGIONFS_TORTURE=1 python -m pytest -rP tests/faults tests/mounted/test_restart.py tests/mounted/test_reload.py $(ARGS)
 
 bench:
 	@scripts/setup bench

@@ -73,9 +73,9 @@ def reply(client: int | socket.socket, answer: dict[str, Any]) -> None:
 def call(path: Path, command: str, **arguments: object) -> dict[str, Any]:
     """Ask the daemon behind `path`. Raises its error anew, ConnectionError when none is there or answers."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as peer:
-        peer.settimeout(ANSWER_WITHIN)
         try:
-            peer.connect(str(path))
+            peer.connect(str(path))  # waits while many others do; with a timeout it would fail at once
+            peer.settimeout(ANSWER_WITHIN)
         except (FileNotFoundError, ConnectionError) as error:
             raise ConnectionError(f"no daemon answers at {path}") from error
         try:

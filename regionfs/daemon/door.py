@@ -29,7 +29,7 @@ class Door:
         path.unlink(missing_ok=True)
         self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
         self._listener.bind(str(path))
-        self._listener.listen(16)
+        self._listener.listen(128)
         selector.register(self._listener, selectors.EVENT_READ, self._accept)
 
     def close(self) -> None:
