@@ -13,7 +13,9 @@ import json
 import logging
 import os
 import stat
+import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -22,6 +24,9 @@ from regionfs.errors import MountError
 from regionfs.wire import device, mounts
 
 log = logging.getLogger("regionfs")
+
+LOGS_STAY = 7 * 24 * 3600.0  # seconds after the last line of a mount that has ended
+COMING = 60.0                # seconds within which a file may be that of a mount about to be announced
 
 
 class Known(NamedTuple):
@@ -114,6 +119,18 @@ def clear_leftovers(mountpoint: Path) -> None:
     for path in stem.parent.glob(f"{stem.name}.*"):
         if path.suffix not in (".log", ".lock"):
             path.unlink(missing_ok=True)
+    _sweep(stem.parent)
+
+
+def _sweep(place: Path) -> None:
+    """Remove files that belong to no announced mount: what was left unfinished, logs that nobody will read."""
+    announced = {path.stem for path in place.glob("*.lock")}
+    now = time.time()
+    for path in place.iterdir():
+        with suppress(FileNotFoundError):
+            oldest = LOGS_STAY if path.suffix == ".log" else COMING
+            if path.name.partition(".")[0] not in announced and now - path.stat().st_mtime > oldest:
+                path.unlink()
 
 
 def _is_held(fd: int) -> bool:

@@ -97,3 +97,20 @@ def test_files_without_a_mount_are_cleared(dead: Mount) -> None:
     assert ".lock" in files_of(dead)
     dead.unmount()
     assert [] == files_of(dead)
+
+
+def test_files_of_no_mount_are_swept(tmp_path: Path) -> None:
+    """Layers that nobody announces, and logs a week old, go with the next mount; younger ones stay."""
+    place = runtime.directory()
+    ages = {"layer-0": 3600, "sock": 10, "log": 3600, "index.new": 3600}
+    made = {suffix: place / f"0123456789abcdef.{suffix}" for suffix in ages}
+    for suffix, path in (*made.items(), ("old log", place / "fedcba9876543210.log")):
+        path.touch()
+        age = ages.get(suffix, 8 * 24 * 3600)
+        os.utime(path, (path.stat().st_mtime - age,) * 2)
+    (tmp_path / "a.img").write_bytes(b"a")
+    with Mount(tmp_path, {"x": {"whole": "a.img"}}):
+        left = {suffix for suffix, path in made.items() if path.exists()}
+    for path in made.values():
+        path.unlink(missing_ok=True)
+    assert ({"sock", "log"}, False) == (left, (place / "fedcba9876543210.log").exists())
