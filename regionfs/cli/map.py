@@ -32,13 +32,14 @@ error, and hex, base64, text or file for data. rw, hole, error and over may stan
 relative to the manifest's directory."""
 
 
-@click.group("map", epilog="Every edit is checked as a whole before anything is written; comments, order and "
-                           "untouched lines stay as they are.")
+@click.group("map", epilog=examples("regionfs map add disk.yaml vm/disk.img start=1MiB source=images/esp.img rw",
+                                    "regionfs map cut --close --dry-run disk.yaml vm/disk.img 1MiB 64KiB"))
 def map_() -> None:
     """Edit the region map of a composite file.
 
     Nothing moves but what the command names or says it moves: a region that is placed by the one
-    before it gets a start of its own where it would slip.
+    before it gets a start of its own where it would slip. Every edit is checked as a whole before
+    anything is written; comments, order and untouched lines stay as they are.
     """
 
 

@@ -38,7 +38,8 @@ FILES: dict[str, Any] = {
     "user.bin": {"regions": [{"source": "user-1.img", "access": "rw"}, {"source": "user-2.img", "access": "rw"}]},
     "other.bin": {"regions": [{"source": "other-1.img", "access": "rw"}, {"source": "other-2.img", "access": "rw"}]},
 }
-VERIFY = ("--verify=crc32c", "--bs=4k", f"--size={FILE}", "--randrepeat=0", "--verify_fatal=1")
+VERIFY = ("--verify=crc32c", "--bs=4k", f"--size={FILE}", "--randrepeat=0", "--verify_fatal=1",
+          "--verify_state_save=0")
 WRITE = ("--rw=randrw", "--verify_backlog=64", "--fsync=256")
 JOBS = (
     ("pass.bin", "--ioengine=psync", *WRITE),
