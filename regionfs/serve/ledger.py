@@ -86,7 +86,9 @@ class Ledger:
 
     def counted(self, unique: int) -> bool:
         """True when a request was counted already."""
-        return unique in self._words[1:_FIRST:_RECORD].tolist()
+        uniques = self._words[1:_FIRST:_RECORD].tolist()
+        del uniques[self._words[0] % JOURNAL]  # the record that may be half written
+        return unique in uniques
 
     def _apply(self, entry: Entry) -> None:
         slot = self._slots.get(entry.ino)
