@@ -49,8 +49,7 @@ class AttributeReader:
     def read(self, node: Node) -> Attributes:
         """What stat(2) shows of a node."""
         if isinstance(node, Directory):
-            links = 2 + sum(isinstance(child, Directory) for child in node.children.values())
-            return Attributes(node.ino, 0, 0, self._time, self._time, self._time, stat.S_IFDIR | 0o555, links,
+            return Attributes(node.ino, 0, 0, self._time, self._time, self._time, stat.S_IFDIR | 0o555, node.links,
                               self._uid, self._gid)
         if node.spec.whole is not None:
             return self._whole_attributes(node, node.spec.whole)

@@ -115,8 +115,7 @@ class FileSystem:
 
     def readdir(self, ino: int) -> list[tuple[bytes, int, int]]:
         """(name, inode, type bits) of a directory's entries in a stable order, without "." and ".."."""
-        return [(name, node.ino, stat.S_IFDIR if isinstance(node, Directory) else stat.S_IFREG)
-                for name, node in self._directory(ino).children.items()]
+        return self._directory(ino).entries()
 
     def parent(self, ino: int) -> int:
         """Inode number of the directory above; the root is its own."""
@@ -362,7 +361,8 @@ class FileSystem:
 
     def _written_past_us(self, node: FileNode) -> bool:
         """True when a passthrough file writes its source: choose keeps such files together, a fallback parts them."""
-        return any(self.file(ino).choice.mode is Mode.PASSTHROUGH for ino in self._sharing.writers_beside(node.ino))
+        others = self._sharing.whole_writers_beside(node.ino)
+        return any(self.file(other).choice.mode is Mode.PASSTHROUGH for other in others)
 
     def regions(self, node: FileNode, size: int = MAX_OFFSET) -> RegionMap:
         """Its region map; a `whole` file's is one region over `size` bytes."""

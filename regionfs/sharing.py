@@ -52,23 +52,26 @@ class Sharing:
 
     def __init__(self, files: Iterable[Shown]) -> None:
         self._files = {file.ino: file for file in files}
-        self._writers_of: dict[Identity, list[int]] = {}
+        written = {file.identities[key] for file in self._files.values() for key in file.spec.rw_sources}
+        self._whole_writers: dict[Identity, list[int]] = {}
         for file in self._files.values():
-            for key in file.spec.rw_sources:
-                self._writers_of.setdefault(file.identities[key], []).append(file.ino)
+            if file.spec.whole is not None and file.spec.writable:
+                self._whole_writers.setdefault(file.identities[file.spec.whole], []).append(file.ino)
         places: dict[Identity, _Found] = {}
         for file in self._files.values():
-            if not self._writers_of.keys().isdisjoint(file.identities[key] for key in file.spec.sources):
-                _gather(file, self._writers_of, places)
+            if not written.isdisjoint(file.identities[key] for key in file.spec.sources):
+                _gather(file, written, places)
         self._places = {identity: index for identity, found in places.items() if (index := _Index(found.shared()))}
         #: files that write bytes which are shown somewhere else too
         self.writers = frozenset(place.ino for index in self._places.values() for place in index.shared_writers())
 
-    def writers_beside(self, ino: int) -> list[int]:
-        """Other files that may write a source which `ino` shows."""
+    def whole_writers_beside(self, ino: int) -> list[int]:
+        """Other files that are the whole of a source which `ino` shows, and may write it."""
+        if not self._whole_writers:
+            return []
         file = self._files[ino]
         mine = {file.identities[key] for key in file.spec.sources}
-        return [other for identity in mine for other in self._writers_of.get(identity, ()) if other != ino]
+        return [other for identity in mine for other in self._whole_writers.get(identity, ()) if other != ino]
 
     def elsewhere(self, ino: int, offset: int, length: int) -> list[Span]:
         """Where else the rw bytes of `ino` in [offset, offset + length) are shown."""

@@ -7,6 +7,7 @@ server needs nothing from the old one to understand the kernel's requests.
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
@@ -51,6 +52,24 @@ class Directory:
     ino: int
     parent: int
     children: dict[bytes, FileNode | Directory] = field(default_factory=dict)
+    _entries: list[tuple[bytes, int, int]] | None = None
+
+    def entries(self) -> list[tuple[bytes, int, int]]:
+        """(name, inode, type bits) of the children; the same list until one changes, for it is read piece by piece."""
+        if self._entries is None:
+            self._entries = [(name, node.ino, stat.S_IFDIR if isinstance(node, Directory) else stat.S_IFREG)
+                             for name, node in self.children.items()]
+        return self._entries
+
+    @property
+    def links(self) -> int:
+        """As stat shows them: its name, its own ".", and the ".." of each directory in it."""
+        return 2 + sum(kind == stat.S_IFDIR for _, _, kind in self.entries())
+
+    def put(self, name: bytes, node: FileNode | Directory) -> None:
+        """Name a child."""
+        self.children[name] = node
+        self._entries = None
 
 
 Node = FileNode | Directory
@@ -116,10 +135,12 @@ class Tree:
             child = directory.children.get(name)
             if child is None:
                 child = Directory(self._inode("/".join(parts[:depth])), directory.ino)
-                self.nodes[child.ino] = directory.children[name] = child
+                self.nodes[child.ino] = child
+                directory.put(name, child)
             assert isinstance(child, Directory), f"{path}: the manifest lets a file be a directory"
             directory = child
-        self.nodes[node.ino] = directory.children[os.fsencode(parts[-1])] = node
+        self.nodes[node.ino] = node
+        directory.put(os.fsencode(parts[-1]), node)
         self.files[path] = node
 
     def _inode(self, path: str, generation: int = 0) -> int:
