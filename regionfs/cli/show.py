@@ -6,7 +6,7 @@ Joins the map, the picture of it and the mode chosen on this machine, for a term
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from itertools import chain
+from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -14,6 +14,7 @@ import click
 
 from regionfs.cli.common import (
     NOTHING,
+    TABLE_BLOCK,
     access,
     examples,
     file_argument,
@@ -21,10 +22,10 @@ from regionfs.cli.common import (
     json_option,
     load_manifest,
     manifest_argument,
-    print_json,
     table,
     whole_map,
 )
+from regionfs.errors import UsageError
 from regionfs.regions import Kind, Region, RegionMap
 from regionfs.units import format_size, human_size
 
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
 MANY_REGIONS = 100  # more are shortened
 SHOWN = 40          # of each end of a shortened map
 MANY_FILES = 20     # more are listed without their maps
+MOST_PICTURED = 500  # files that a browser is asked to draw on one page
 
 HEADER = ("#", "start", "length", "kind", "access", "source", "offset")
 
@@ -74,7 +76,7 @@ def show(manifest: Path, file: str | None, show_all: bool, svg: Path | None, htm
         if out is not None:
             _write_picture(out, kind, loaded, shown)
     if as_json:
-        print_json({"files": {item.path: _described(item) for item in shown}})
+        _print_json(shown)
     elif svg is not None or html is not None:
         return
     elif len(shown) > MANY_FILES and not show_all:
@@ -93,19 +95,33 @@ def _look(manifest: Manifest, files: Iterable[FileSpec]) -> list[Shown]:
             for file in files]
 
 
-def _write_picture(out: Path, kind: str, manifest: Manifest, shown: Iterable[Shown]) -> None:
+def _write_picture(out: Path, kind: str, manifest: Manifest, shown: list[Shown]) -> None:
     from regionfs.cli.export import check_target, replacing
     from regionfs.cli.pictures.content import Pictured, page
     from regionfs.cli.pictures.svg import document
+    if len(shown) > MOST_PICTURED:
+        raise UsageError(f"{len(shown)} files are too many for one picture, which takes {MOST_PICTURED}; name a FILE")
     check_target(out, [manifest.path, *(spec.path for spec in manifest.sources.values())], force=True)
     pictured = [Pictured(item.path, item.regions, str(item.choice.mode), item.choice.reason) for item in shown]
     with replacing(out) as stream:
         stream.write((document if kind == "svg" else page)(manifest.path.name, pictured).encode("utf-8", "replace"))
 
 
-def _described(item: Shown) -> dict[str, Any]:
-    return {"size": item.regions.size, "mode": str(item.choice.mode), "reason": item.choice.reason,
-            "regions": [_values(region) for region in item.regions]}
+def _print_json(shown: Iterable[Shown]) -> None:
+    """A region a line: a million of them pass without being held together."""
+    import json
+    click.echo('{"files": {', nl=False)
+    for number, item in enumerate(shown):
+        about = {"size": item.regions.size, "mode": str(item.choice.mode), "reason": item.choice.reason}
+        head = json.dumps(about).removesuffix("}")
+        click.echo(f'{"," if number else ""}\n{json.dumps(item.path)}: {head}, "regions": [', nl=False)
+        lines = iter(json.dumps(_values(region)) for region in item.regions)
+        separator = "\n"
+        while block := ",\n".join(islice(lines, TABLE_BLOCK)):
+            click.echo(separator + block, nl=False)
+            separator = ",\n"
+        click.echo("]}", nl=False)
+    click.echo("}}")
 
 
 def _values(region: Region) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from string import Template
 from typing import Any
 
 from regionfs import __version__
-from regionfs.regions import Kind, RegionMap
+from regionfs.regions import ERROR, HOLE, Kind, RegionMap
 
 KINDS = tuple(Kind)
 HUES = (250, 150, 85, 315, 195, 60, 350, 120)  # of the first sources, in degrees; red is for errors
@@ -74,10 +74,13 @@ def _file(item: Pictured) -> dict[str, Any]:
 
 
 def _rows(regions: RegionMap) -> Iterator[tuple[int | str, ...]]:
-    sources = {name: index for index, name in enumerate(regions.names)}
-    for region in regions:
-        yield (_number(region.start), _number(region.length), KINDS.index(region.kind), sources.get(region.source, 0),
-               _number(region.offset if region.kind is Kind.SOURCE else 0), int(region.writable))
+    kinds = {HOLE: KINDS.index(Kind.HOLE), ERROR: KINDS.index(Kind.ERROR)}
+    data, source = KINDS.index(Kind.DATA), KINDS.index(Kind.SOURCE)
+    for start, end, target, shift, writable in regions.rows():
+        if target >= 0:
+            yield _number(start), _number(end - start), source, target, _number(start + shift), writable
+        else:
+            yield _number(start), _number(end - start), kinds.get(target, data), 0, 0, 0
 
 
 def _number(value: int) -> int | str:

@@ -1,6 +1,7 @@
 """The SVG document: every region to scale, for viewers without scripts; with them it becomes the page.
 
-Positions are written as shares of the width. A region narrower than half a unit is as wide as that.
+Positions are written as shares of the width. A region narrower than half a unit is as wide as that. The script has
+every region, whatever is drawn without it.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from html import escape
 
 from regionfs.cli.common import access
 from regionfs.cli.pictures.content import Pictured, embedded, hue, script, template, text
-from regionfs.regions import Kind, Region
+from regionfs.regions import Kind, Region, RegionMap
 from regionfs.units import human_size
 
 WIDTH = 1200
@@ -20,6 +21,7 @@ BAR = 64        # height of a bar
 ROW = 150       # height of a file
 TITLE = 60      # height of what stands above the files
 LEAST = 0.5     # width of a region
+CROWD = 5000    # regions of a file; of more not every one is drawn
 CHARACTER = 7   # about the width of a letter
 _NOT_XML = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
@@ -47,13 +49,26 @@ def _bar(item: Pictured, top: int) -> Iterator[str]:
     y = top + 44
     yield f'<rect class="ground" x="{MARGIN}" y="{y}" width="{width}" height="{BAR}"/>'
     hues = {name: hue(index) for index, name in enumerate(regions.names)}
-    for index, region in enumerate(regions):
-        x, wide = MARGIN + region.start / size * width, max(region.length / size * width, LEAST)
+    for index, start, end in _drawn(regions, width):
+        region = regions[index]
+        x, wide = MARGIN + start / size * width, max((end - start) / size * width, LEAST)
         yield from _region(region, f"Region {index + 1} of {len(regions)}", x, y, wide, hues.get(region.source, 0))
     for part in range(5):
         anchor = ("start", "middle", "middle", "middle", "end")[part]
         yield (f'<text class="scale" x="{MARGIN + part * width / 4:g}" y="{y + BAR + 16}" text-anchor="{anchor}">'
                f"{human_size(regions.size * part // 4) if part else 0}</text>")
+
+
+def _drawn(regions: RegionMap, width: int) -> Iterator[tuple[int, int, int]]:
+    """(index, start, end) of what is drawn: every region, or of a crowd the one in the middle of each unit."""
+    if len(regions) <= CROWD:
+        yield from ((index, start, end) for index, (start, end, *_) in enumerate(regions.rows()))
+        return
+    for unit in range(width):
+        start, end = regions.size * unit // width, regions.size * (unit + 1) // width
+        index = regions.first_after((start + end) // 2)
+        if index < len(regions) and regions.starts[index] < end:
+            yield index, start, end
 
 
 def _region(region: Region, name: str, x: float, y: int, wide: float, colour: int) -> Iterator[str]:
