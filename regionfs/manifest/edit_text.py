@@ -81,8 +81,9 @@ def find_map(text: str, file: str) -> MapText:
                          "give it size and regions instead of whole")
     regions = _pairs(files[file]).get("regions")
     if isinstance(regions, yaml.MappingNode):
-        raise UsageError(f"the regions of {file} stand in a table, which map does not edit: change its rows, "
-                         "and let check look at them")
+        table = _pairs(regions)["table"].value
+        raise UsageError(f"the regions of {file} stand in the table {table}, which map does not edit: change its rows, "
+                         "then let check look at them")
     if not isinstance(regions, yaml.SequenceNode):
         return MapText(text, mapping, (), False)
     flow = _is_flow(regions)
