@@ -15,7 +15,7 @@ from tests.mounted.conftest import opened
 
 pytestmark = [pytest.mark.mounted, pytest.mark.timeout(3600)]
 
-ROUNDS = 200_000 if TORTURE else 2_000
+ROUNDS = 200_000 if TORTURE else 1_000
 PAGE = 4096
 
 
