@@ -268,16 +268,18 @@ class _Rows:
         self._report.problem(block.cell(row, self._header.get(name, 0)), name, message)
 
     def _report_overlaps(self, columns: Columns) -> None:
-        before = 0  # the row that reaches furthest
+        furthest = 0         # the row so far that ends last
+        blamed: set[int] = set()
         for index in range(1, len(columns.starts)):
-            if columns.starts[index] < columns.ends[before]:
-                earlier, later = sorted((index, before), key=self._lines.__getitem__)
+            earlier, later = sorted((index, furthest), key=self._lines.__getitem__)
+            if columns.starts[index] < columns.ends[furthest] and later not in blamed:
+                blamed.add(later)
                 self._report.problem(
                     Text("", False, self._lines[later], 1), "",
                     f"[{columns.starts[later]}, {columns.ends[later]}) overlaps line {self._lines[earlier]} "
                     f"[{columns.starts[earlier]}, {columns.ends[earlier]}); no row of a table covers another")
-            if columns.ends[index] > columns.ends[before]:
-                before = index
+            if columns.ends[index] > columns.ends[furthest]:
+                furthest = index
 
 
 def _ordered(ends: array[int], starts: array[int]) -> bool:
