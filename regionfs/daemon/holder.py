@@ -1,8 +1,8 @@
 """The holder: the process that keeps a mount alive. It does almost nothing, so that it does not fail.
 
 It owns the descriptor of /dev/fuse and the control socket, and starts a server that answers
-requests. When the server dies it starts another, which takes over (serve.ledger, daemon.state); no
-application notices. While none can be started it answers every request with EIO itself. It ends
+requests. When the server dies a spare one, which stands by, takes over (serve.ledger, daemon.state);
+no application notices. While none can be started it answers every request with EIO itself. It ends
 when the mount is gone.
 
     starting --loaded: mount, handshake--> serving --server died--> waiting --backoff--> serving

@@ -115,7 +115,7 @@ def kill(lives: Lives, times: int, path: Path, between: Any) -> list[float]:
             assert 4096 == read()
             took.append(1000 * (time.monotonic() - killed))
             between(number)
-            due = time.monotonic() + rng.uniform(0.02, 0.4)
+            due = time.monotonic() + rng.uniform(0.02, 1.2)
             eventually(lambda due=due: time.monotonic() > due)  # type: ignore[misc]
     return took
 
