@@ -83,13 +83,13 @@ def markdown(result: Result) -> str:
     return "\n".join(lines)
 
 
-def insert(text: str, block: str) -> str:
+def insert(text: str, block: str, first: str = BEGIN, last: str = END) -> str:
     """`text` with `block` between the markers. Raises ValueError when they are not there."""
-    before, begin, rest = text.partition(BEGIN)
-    _, end, after = rest.partition(END)
+    before, begin, rest = text.partition(first)
+    _, end, after = rest.partition(last)
     if not begin or not end:
-        raise ValueError(f"no {BEGIN} ... {END}")
-    return f"{before}{BEGIN}\n{block}\n{END}{after}"
+        raise ValueError(f"no {first} ... {last}")
+    return f"{before}{first}\n{block}\n{last}{after}"
 
 
 def main() -> None:
