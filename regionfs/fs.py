@@ -66,6 +66,7 @@ class FileSystem:
         self._attributes = AttributeReader(time.time_ns() if loaded is None else loaded)
         self._sharing = Sharing(())
         self.on_change: Callable[[], None] = lambda: None  # called when inode numbers came or went
+        self.userspace = True  # a file whose kernel mode fails may be served here
         self.knows: Callable[[int], bool] = lambda ino: False  # whether the kernel still holds an inode; may wait
         self.share()
 

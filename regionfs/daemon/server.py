@@ -27,7 +27,7 @@ from regionfs.daemon.state import Layer, Store
 from regionfs.errors import MountError, RegionfsError
 from regionfs.fs import FileSystem
 from regionfs.manifest.schema import Manifest
-from regionfs.modes.choose import Ability, Choice, Kernel, choose_all
+from regionfs.modes.choose import Ability, Choice, Kernel, Mode, choose_all
 from regionfs.modes.loop import attach_loops
 from regionfs.modes.probe import probe, probe_iomap
 from regionfs.source import inspect_sources
@@ -136,6 +136,7 @@ class Server:
         sources = self._store.sources(number, self._layer)
         layer = self._layer
         self.fs = FileSystem(layer.manifest, sources, self._choices(layer), self._store.index.generations, layer.loaded)
+        self.fs.userspace = Mode.USERSPACE in self._config.modes
 
     def _choices(self, layer: Layer) -> dict[str, Choice]:
         return choose_all(layer.manifest, layer.facts, self._kernel, self._config.modes)

@@ -187,15 +187,25 @@ class Backings:
             return bool(unique & UNIQUE_RESEND) and self._ledger.counted(unique & ~UNIQUE_RESEND)
 
     def _first(self, node: FileNode, opened: Opened, flags: int) -> Entry | None:
-        """How an inode that nobody has open is served; None: from now on in userspace."""
+        """How an inode that nobody has open is served; None: from now on in userspace.
+
+        Where userspace is forbidden, OSError instead: EINVAL for O_DIRECT, else EIO.
+        """
         if opened.mode is Mode.COMPOSED and flags & os.O_DIRECT:
+            if not self._fs.userspace:
+                raise OSError(errno.EINVAL, f"{node.spec.path}: a composed file has no O_DIRECT")
             return Entry(node.ino, 0, 0, 0)
         if not self._fs.fits_whole(node, opened):
+            if not self._fs.userspace:
+                raise OSError(errno.EIO, f"{node.spec.path}: its source has grown, and no other mode is allowed")
             return Entry(node.ino, 0, 0, 0)
         try:
             return Entry(node.ino, self._register(node, opened), 0, _stamp(opened))
         except (OSError, RegionfsError) as error:
             words = (error.strerror or str(error)) if isinstance(error, OSError) else str(error)
+            if not self._fs.userspace:
+                log.error("%s: %s failed (%s), and no other mode is allowed", node.spec.path, opened.mode, words)
+                raise OSError(errno.EIO, words) from error
             log.warning("%s: %s failed (%s); it is served in userspace from now on", node.spec.path, opened.mode, words)
             node.choice = Choice(Mode.USERSPACE, f"{opened.mode} failed: {words}")
             return None

@@ -312,6 +312,21 @@ def test_a_source_stacked_too_deep(tmp_path: Path) -> None:
         assert 1 == len(log_lines(mount, os.strerror(errno.ELOOP)))
 
 
+def test_too_deep_and_nothing_else_allowed(tmp_path: Path) -> None:
+    """With userspace forbidden the open fails with EIO and the log says why; the file keeps its mode."""
+    lower = tmp_path / "lower"
+    lower.mkdir()
+    (lower / "source").write_bytes(CONTENTS)
+    options = ("--modes", "passthrough")
+    with overlay(lower, "one") as once, overlay(once, "two") as twice, \
+            Mount(tmp_path, whole(twice / "source"), options=options) as mount, Worker() as worker:
+        with pytest.raises(OSError) as caught:
+            worker.pread(mount.path / "f", 0, 1)
+        assert errno.EIO == caught.value.errno
+        assert "passthrough" == mount.status()["files"]["f"]["mode"]
+        assert 1 == len(log_lines(mount, "no other mode is allowed"))
+
+
 @pytest.mark.timeout(30)
 def test_reading_while_the_daemon_stands_still(mounted: Mount, worker: Worker) -> None:
     """With every process of the mount stopped an open file is read, written and mapped to its end."""
