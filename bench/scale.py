@@ -175,7 +175,7 @@ def measure_files(directory: Path, rounds: int) -> dict[int, Point]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="bench.scale", description="Growth with regions and files.")
-    parser.add_argument("--rounds", type=int, default=25)
+    parser.add_argument("--rounds", type=int, default=41)
     parser.add_argument("--out", type=Path)
     arguments = parser.parse_args()
     began = datetime.datetime.now()
