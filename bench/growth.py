@@ -130,7 +130,7 @@ _WALLS = """The next walls, on paper:
 - **Thousands of mounts** are thousands of times three processes (holder, server, and the spare that waits for the
   server's death): 44 MB together that nobody shares, so 1,000 mounts are 44 GB. Many files belong into one manifest.
 - **Sources**: the limit of descriptors bounds how many are open at once, not how many there are; a file of 10,000
-  sources asks for 10,000 stats when it is opened, a quarter of a second."""
+  sources asks for 10,000 stats when it is opened, a tenth of a second."""
 
 
 def _rows(first: str, last: str, rows: Sequence[Row]) -> Iterator[str]:
