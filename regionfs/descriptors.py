@@ -29,6 +29,15 @@ class Descriptor(int):
 
 def limit() -> int:
     """How many sources may be open, by this process's limit of descriptors now."""
+    return _usable() - duplicates()
+
+
+def duplicates() -> int:
+    """How many of them may be open a second time, for the fast path."""
+    return _usable() // 4
+
+
+def _usable() -> int:
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     return max(16, soft - RESERVE, soft // 2) if soft != resource.RLIM_INFINITY else 1 << 20
 

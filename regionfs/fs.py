@@ -66,6 +66,7 @@ class FileSystem:
         self._attributes = AttributeReader(time.time_ns() if loaded is None else loaded)
         self._sharing = Sharing(())
         self.on_change: Callable[[], None] = lambda: None  # called when inode numbers came or went
+        self.on_share: Callable[[], None] = lambda: None   # called when the tree has changed
         self.userspace = True  # a file whose kernel mode fails may be served here
         self.knows: Callable[[int], bool] = lambda ino: False  # whether the kernel still holds an inode; may wait
         self.share()
@@ -98,6 +99,7 @@ class FileSystem:
         self._sharing = Sharing(
             Shown(node.ino, node.spec, {key: node.sources.facts(key).identity for key in node.spec.sources})
             for node in files)
+        self.on_share()
 
     def renew(self, node: FileNode) -> None:
         """Part the file's next handles from those that are open now."""
@@ -279,6 +281,10 @@ class FileSystem:
         """Every other place that shows the bytes just written."""
         return self._sharing.elsewhere(ino, offset, length)
 
+    def shares_writes(self, ino: int) -> bool:
+        """True when bytes that it may write are shown elsewhere too."""
+        return ino in self._sharing.writers
+
     def fsync(self, ino: int, data_only: bool) -> None:
         """Flush every rw source of the file; the first error is raised after all were tried."""
         node = self.file(ino)
@@ -357,7 +363,7 @@ class FileSystem:
         dropped, and two of them could wait for each other. Error regions that share a page with
         good bytes: the page cache fails whole pages.
         """
-        return node.ino in self._sharing.writers or self._written_past_us(node) or (
+        return self.shares_writes(node.ino) or self._written_past_us(node) or (
             node.spec.regions is not None and node.spec.regions.has_unaligned_errors(BLOCK))
 
     def _written_past_us(self, node: FileNode) -> bool:

@@ -255,6 +255,19 @@ class RegionMap:
         return (self.starts[index], self.ends[index], self._targets[index], self._shifts[index],
                 bool(self._writable[index]))
 
+    @property
+    def columns(self) -> Columns:
+        """The columns themselves, for whoever reads them as buffers."""
+        return Columns(self.starts, self.ends, self._shifts, self._targets, self._writable)
+
+    def targets(self, offset: int, length: int) -> Iterator[tuple[int, str]]:
+        """(target, source key) of the source regions that share a byte with a range."""
+        for index in range(self.first_after(offset), len(self.starts)):
+            if self.starts[index] >= offset + length:
+                return
+            if (target := self._targets[index]) >= 0:
+                yield target, self.names[target]
+
     def rows(self) -> Iterator[tuple[int, int, int, int, int]]:
         """column() of every region, for whoever has to walk a million."""
         return zip(self.starts, self.ends, self._targets, self._shifts, self._writable, strict=True)

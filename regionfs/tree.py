@@ -29,6 +29,13 @@ class Counters:
     writes: int = 0
     write_bytes: int = 0
 
+    def add(self, reads: int, read_bytes: int, writes: int, write_bytes: int) -> None:
+        """Count what was served elsewhere."""
+        self.reads += reads
+        self.read_bytes += read_bytes
+        self.writes += writes
+        self.write_bytes += write_bytes
+
 
 @dataclass(slots=True, eq=False)
 class FileNode:

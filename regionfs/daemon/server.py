@@ -202,6 +202,8 @@ class Server:
 
     def status(self, words: dict[str, Any]) -> dict[str, Any]:
         """The mount's entry of `status --json`, DESIGN section 8; `words` bring what the holder knows."""
+        if self._native:
+            self._native.count()
         files = {}
         for path, node in self.fs.tree.files.items():
             counters = node.counters

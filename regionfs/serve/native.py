@@ -18,6 +18,7 @@ from regionfs.errors import ProtocolError, RegionfsError
 from regionfs.execute import NOWAIT
 from regionfs.fs import FileSystem
 from regionfs.serve.backing import Backings
+from regionfs.serve.fast import FastPath
 from regionfs.serve.handlers import Handlers, touches_disk, written_range
 from regionfs.serve.iomap import IomapSession
 from regionfs.serve.late import Late
@@ -55,6 +56,7 @@ class Server:
         self._handlers = Handlers(fs, self._backings, self.iomap)
         self._relay = Relay(self._lead)
         self._late = Late()
+        self._fast = FastPath(fs, fd)
 
     def run(self, resume: bool = False) -> None:
         """Answer requests in this thread and as many more as disks keep waiting.
@@ -87,6 +89,10 @@ class Server:
         self._send(codec.notify(NotifyCode.INVAL_ENTRY, payload, name + b"\0"))
         self.invalidate(parent, 0, 0)
 
+    def count(self) -> None:
+        """Bring the files' counters up to date."""
+        self._fast.count()
+
     @property
     def backing_ids(self) -> int:
         """Backing ids in use."""
@@ -96,40 +102,46 @@ class Server:
         """Read and answer requests until another thread leads."""
         request, answer = memoryview(bytearray(self._request_size)), memoryview(bytearray(self._reply_size))
         while relay.leads():
-            size = self._receive(request)
+            size = self._receive(request, answer)
+            if size is None:
+                return
             if not size:
                 relay.end()
                 return
             try:
-                self._answer(request, size, answer)
+                self._answer(request, abs(size), answer, waits=size < 0)
             except Exception:  # a bug of ours: its caller gets EIO, everybody else goes on
                 log.exception("answering a request")
-                self._send((codec.error(_unique(request, size), errno.EIO),))
+                self._send((codec.error(_unique(request, abs(size)), errno.EIO),))
 
-    def _receive(self, request: memoryview) -> int:
-        """Bytes of the next request; 0 when there will be none."""
+    def _receive(self, request: memoryview, answer: memoryview) -> int | None:
+        """As FastPath.receive, but errors end the serving."""
         try:
-            return device.receive(self._device, request)
+            return self._fast.receive(request, answer, self._relay)
         except OSError as error:
             log.error("reading the FUSE device: %s", error)
             return 0
 
-    def _answer(self, request: memoryview, size: int, answer: memoryview) -> None:
+    def _answer(self, request: memoryview, size: int, answer: memoryview, *, waits: bool) -> None:
+        """Do what a request of `size` bytes asks; `waits`: it is a READ that needs a disk."""
         if size >= IO_REQUEST_SIZE:
             length, opcode, unique, ino, _, _, _, _, offset, count, io_flags, _, flags = IO_REQUEST.unpack_from(request)
             if opcode == _READ and length == size == IO_REQUEST_SIZE:
-                self._read(unique, ino, offset, count, not io_flags & abi.READ_LOCKOWNER, answer)
+                self._read(unique, ino, offset, count, not io_flags & abi.READ_LOCKOWNER, answer, waits=waits)
                 return
             if opcode == _WRITE and length == size == IO_REQUEST_SIZE + count:
                 self._write(unique, ino, offset, request[IO_REQUEST_SIZE:size], io_flags, flags)
                 return
         self._other(request, size)
 
-    def _read(self, unique: int, ino: int, offset: int, count: int, paging: bool, answer: memoryview) -> None:
+    def _read(self, unique: int, ino: int, offset: int, count: int, paging: bool, answer: memoryview, *,
+              waits: bool) -> None:
         """A READ; `paging` when it fills the kernel's page cache (a direct one names its owner)."""
         try:
             buffer = answer[OUT_HEADER_SIZE:OUT_HEADER_SIZE + count]
             try:
+                if waits:
+                    raise BlockingIOError
                 done = self._fs.read_into(ino, offset, buffer, paging=paging, flags=NOWAIT)
             except BlockingIOError:
                 self._relay.step_down()
@@ -140,6 +152,8 @@ class Server:
         end = OUT_HEADER_SIZE + done
         OUT_HEADER.pack_into(answer, 0, end, 0, unique)
         self._send((answer[:end],))
+        if not waits:
+            self._fast.learn(ino, offset, done)
 
     def _write(self, unique: int, ino: int, offset: int, data: memoryview, io_flags: int, flags: int) -> None:
         paging = bool(io_flags & abi.WRITE_CACHE)
@@ -159,6 +173,7 @@ class Server:
         if not paging:
             self._drop(spans)
             self._send((reply,))
+            self._fast.learn(ino, offset, done)
             return
         # whoever drops pages may wait for this very write-back: first the reply, and msync's FSYNC waits for us
         with self._late.one(unique):

@@ -14,12 +14,14 @@ from __future__ import annotations
 
 import threading
 import time
+from array import array
 from collections.abc import Callable
 
-GRACE = 0.002   # seconds in one request before the watchman calls another leader
-IDLE = 0.1      # seconds without anything to watch after which the watchman sleeps
+GRACE = 2_000_000   # ns in one request before the watchman calls another leader
+IDLE = 100_000_000  # ns without anything to watch after which the watchman sleeps
 LIMIT = 256     # threads; when all of them wait for disks the leader has to wait too
 SPARE = 8       # threads that stand by; more of them end
+TURN, SINCE, AWAKE = range(3)  # in Relay.turns
 
 
 class Relay:
@@ -32,8 +34,10 @@ class Relay:
         self._idle = 0
         self._threads: set[threading.Thread] = set()  # besides the one that runs
         self._ended = False
-        self._risk = 0.0                    # when the leader began something that may stall; 0: it did not
         self._watched = threading.Event()   # the watchman is awake
+        #: for the fast path too, which runs outside the interpreter: how often the leader has changed; when it
+        #: began something that may stall, in ns, or 0; whether the watchman is awake
+        self.turns = array("q", (0, 0, 0))
 
     def run(self) -> None:
         """Serve with this thread among the others, until end() was called and all have returned."""
@@ -49,6 +53,7 @@ class Relay:
         """No more leaders."""
         with self._change:
             self._ended = True
+            self.turns[TURN] += 1
             self._change.notify_all()
 
     def leads(self) -> bool:
@@ -61,14 +66,15 @@ class Relay:
 
     def risk(self) -> None:
         """The leader begins something that may stall; safe() ends it."""
-        self._risk = time.monotonic()
-        if not self._watched.is_set():
+        self.turns[SINCE] = time.monotonic_ns()
+        if not self.turns[AWAKE]:
+            self.turns[AWAKE] = 1
             self._watched.set()
 
     def safe(self) -> None:
         """The leader is done with what might have stalled."""
         if self._leader == threading.get_ident():
-            self._risk = 0.0
+            self.turns[SINCE] = 0
 
     def _serve(self) -> None:
         while self._follow():
@@ -93,7 +99,9 @@ class Relay:
                 return
             if not self._idle and len(self._threads) >= LIMIT - 1:
                 return
-            self._leader, self._risk = None, 0.0
+            self._leader = None
+            self.turns[TURN] += 1
+            self.turns[SINCE] = 0
             if self._idle:
                 self._change.notify()
             else:
@@ -102,14 +110,15 @@ class Relay:
                 thread.start()
 
     def _watch(self) -> None:
-        quiet = 0.0
+        quiet = 0
         while not self._ended:
             self._watched.wait()
-            time.sleep(GRACE)
-            leader, since = self._leader, self._risk
-            quiet = 0.0 if since else quiet + GRACE
-            if since and leader is not None and time.monotonic() - since > GRACE:
+            time.sleep(GRACE / 1e9)
+            leader, since = self._leader, self.turns[SINCE]
+            quiet = 0 if since else quiet + GRACE
+            if since and leader is not None and time.monotonic_ns() - since > GRACE:
                 self._replace(leader)
             elif quiet > IDLE:
-                quiet = 0.0
+                quiet = 0
+                self.turns[AWAKE] = 0
                 self._watched.clear()

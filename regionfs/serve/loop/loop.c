@@ -1,0 +1,173 @@
+/*
+ * The common READ and WRITE, answered without Python: an optional accelerator of the native engine.
+ *
+ * serve() reads requests from /dev/fuse and answers those that are plain sailing: a READ whose bytes all lie
+ * in known maps and in the page cache, a WRITE into rw regions. Every other request it returns to its caller,
+ * and so it does whenever anything goes otherwise than planned; the caller then does the whole request
+ * again, from the start. Both are idempotent, so there is one place, in Python, that knows what an error means.
+ *
+ * What the maps are is learned from the caller, file by file: see table.h.
+ *
+ * Layouts: linux/fuse.h, fuse_in_header and fuse_read_in or fuse_write_in (both 40 bytes), fuse_out_header.
+ */
+#include "loop.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/uio.h>
+#include <time.h>
+#include <unistd.h>
+
+enum { OPCODE_READ = 15, OPCODE_WRITE = 16 };
+enum { WRITE_CACHE = 1, WRITE_KILL_SUIDGID = 4 };
+
+struct request {
+	uint32_t length, opcode;
+	uint64_t unique, ino;
+	uint32_t uid, gid, pid, padding;
+	uint64_t fh, offset;
+	uint32_t count, io_flags;
+	uint64_t lock_owner;
+	uint32_t flags, unused;
+};
+
+struct reply {
+	uint32_t length;
+	int32_t error;
+	uint64_t unique;
+};
+
+struct write_reply {
+	struct reply header;
+	uint32_t count, padding;
+};
+
+_Static_assert(sizeof(struct request) == 80 && sizeof(struct reply) == 16 && sizeof(struct write_reply) == 24,
+	       "linux/fuse.h");
+
+enum outcome { DONE, UNKNOWN, WAITS };
+
+/* Fill `buffer` from the page cache; the bytes, all that were asked for up to end of file, or -1. */
+static int64_t fetch(const struct file *file, const struct piece *pieces, int count, char *buffer)
+{
+	int64_t done = 0;
+
+	for (int index = 0; index < count; index++) {
+		const struct piece *piece = &pieces[index];
+		struct iovec part = {buffer + done, piece->length};
+		ssize_t got = piece->length;
+		struct stat found;
+
+		if (!piece->handle)
+			memset(part.iov_base, 0, part.iov_len);
+		else
+			got = preadv2(piece->handle->fd, &part, 1, piece->address, piece->handle->flags);
+		if (got < 0)
+			return -1;
+		done += got;
+		if (got == (ssize_t)piece->length)
+			continue;
+		/* short: for want of pages, or at the end of a file that is all of one source */
+		if (!file->whole || fstat(piece->handle->fd, &found) || found.st_size > piece->address + got)
+			return -1;
+	}
+	return done;
+}
+
+static bool store(const struct piece *pieces, int count, const char *data)
+{
+	for (int index = 0; index < count; index++) {
+		const struct piece *piece = &pieces[index];
+
+		if (pwrite(piece->handle->fd, data, piece->length, piece->address) != (ssize_t)piece->length)
+			return false;
+		data += piece->length;
+	}
+	return true;
+}
+
+/* False when Python shall answer: this did not reach the kernel. */
+static bool answer(int device, const void *reply, size_t size)
+{
+	/* ENOENT: nobody waits for it any more; ENODEV: the mount has ended */
+	return write(device, reply, size) >= 0 || errno == ENOENT || errno == ENODEV;
+}
+
+static enum outcome do_read(struct table *table, int device, const struct request *request, char *buffer, size_t room)
+{
+	struct piece pieces[PIECES];
+	struct reply *reply = (struct reply *)buffer;
+	struct file *file;
+	int count;
+	int64_t done;
+	bool sent = false;
+
+	if (request->count > room - sizeof *reply)
+		return UNKNOWN;
+	count = table_hold(table, request->ino, request->offset, request->count, false, pieces, &file);
+	if (count < 0)
+		return UNKNOWN;
+	done = fetch(file, pieces, count, buffer + sizeof *reply);
+	if (done >= 0) {
+		*reply = (struct reply){sizeof *reply + done, 0, request->unique};
+		table_count(table, file, false, done);
+		sent = answer(device, reply, sizeof *reply + done);
+	}
+	table_release(table, file, pieces, count);
+	return sent ? DONE : WAITS;
+}
+
+static enum outcome do_write(struct table *table, int device, const struct request *request, struct turns *turns)
+{
+	struct piece pieces[PIECES];
+	struct write_reply reply = {{sizeof reply, 0, request->unique}, request->count, 0};
+	struct timespec now;
+	struct file *file;
+	int count;
+	int64_t since;
+	bool sent = false;
+
+	/* pages of a mapping, set-id bits and O_APPEND have rules of their own; a write must be watched */
+	if (request->io_flags & (WRITE_CACHE | WRITE_KILL_SUIDGID) || request->flags & O_APPEND || !turns->awake)
+		return UNKNOWN;
+	count = table_hold(table, request->ino, request->offset, request->count, true, pieces, &file);
+	if (count < 0)
+		return UNKNOWN;
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	since = now.tv_sec * INT64_C(1000000000) + now.tv_nsec;
+	turns->since = since;
+	if (store(pieces, count, (const char *)(request + 1))) {
+		table_count(table, file, true, request->count);
+		sent = answer(device, &reply, sizeof reply);
+	}
+	atomic_compare_exchange_strong(&turns->since, &since, 0);
+	table_release(table, file, pieces, count);
+	return sent ? DONE : UNKNOWN;
+}
+
+enum ended loop_serve(struct table *table, int device, struct span buffer, struct span reply, struct turns *turns,
+		      ssize_t *size)
+{
+	const struct request *request = buffer.start;
+	int64_t turn = turns->turn;
+
+	while (turns->turn == turn) {
+		enum outcome outcome = UNKNOWN;
+
+		*size = read(device, buffer.start, buffer.length);
+		if (*size < 0 && errno == ENOENT) /* interrupted while it was read */
+			continue;
+		if (*size < 0)
+			return errno == ENODEV ? UNMOUNTED : FAILED;
+		if (*size == sizeof *request && request->length == *size && request->opcode == OPCODE_READ)
+			outcome = do_read(table, device, request, reply.start, reply.length);
+		else if (*size > (ssize_t)sizeof *request && request->length == *size &&
+			 request->opcode == OPCODE_WRITE && *size - sizeof *request == request->count)
+			outcome = do_write(table, device, request, turns);
+		if (outcome != DONE)
+			return outcome == WAITS ? WAITING : REQUEST;
+	}
+	return TURNED;
+}

@@ -1,0 +1,36 @@
+/* The loop around /dev/fuse. */
+#ifndef REGIONFS_LOOP_H
+#define REGIONFS_LOOP_H
+
+#include <stdatomic.h>
+#include <sys/types.h>
+
+#include "table.h"
+
+/* Where the relay's threads tell each other who leads: Relay.turns in relay.py. */
+struct turns {
+	_Atomic int64_t turn;   /* how often the leader has changed */
+	_Atomic int64_t since;  /* when it began something that may stall, ns, or 0 */
+	_Atomic int64_t awake;  /* whether somebody watches that */
+};
+
+struct span {
+	void *start;
+	size_t length;
+};
+
+enum { LEAST_BUFFER = 80, LEAST_REPLY = 24 };  /* bytes that the spans must have */
+
+enum ended {
+	REQUEST,    /* one for Python, of *size bytes */
+	WAITING,    /* the same, and it is a READ that would wait for a disk */
+	TURNED,     /* another thread leads */
+	UNMOUNTED,
+	FAILED,     /* errno */
+};
+
+/* Answer requests of `device` until there is a reason to stop. */
+enum ended loop_serve(struct table *table, int device, struct span buffer, struct span reply, struct turns *turns,
+		      ssize_t *size);
+
+#endif

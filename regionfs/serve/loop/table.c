@@ -1,0 +1,276 @@
+/*
+ * What the loop knows: a hash table of files by inode number, each with the columns of its regions.RegionMap and
+ * duplicates of its sources' descriptors. Learned file by file, forgotten all at once.
+ */
+#include "table.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <sys/uio.h>
+#include <sys/vfs.h>
+#include <unistd.h>
+#include <linux/magic.h>
+
+static struct file *find(struct table *table, uint64_t ino)
+{
+	struct file *file = table->buckets[ino % BUCKETS];
+
+	while (file && file->ino != ino)
+		file = file->next;
+	return file;
+}
+
+/* With the table's lock. */
+static void let_go(struct table *table, struct handle *handle)
+{
+	if (--handle->users == 0) {
+		close(handle->fd);
+		table->open--;
+		free(handle);
+	}
+}
+
+/* The first region that ends after offset. */
+static int64_t first_after(const struct file *file, int64_t offset)
+{
+	int64_t low = 0, high = file->count;
+
+	while (low < high) {
+		int64_t middle = low + (high - low) / 2;
+		if (file->ends[middle] > offset)
+			high = middle;
+		else
+			low = middle + 1;
+	}
+	return low;
+}
+
+static bool add_piece(struct piece *pieces, int *count, struct handle *handle, int64_t address, int64_t length)
+{
+	struct piece *last = *count ? &pieces[*count - 1] : NULL;
+
+	if (last && last->handle == handle && (!handle || last->address + (int64_t)last->length == address)) {
+		last->length += length;
+		return true;
+	}
+	if (*count == PIECES)
+		return false;
+	pieces[(*count)++] = (struct piece){handle, address, length};
+	return true;
+}
+
+/* Tile [offset, end) as plan.plan_read does; the number of pieces, or -1 for what Python shall do. */
+static int plan(const struct file *file, int64_t offset, int64_t end, bool writing, struct piece *pieces)
+{
+	int count = 0;
+
+	if (file->whole) {
+		if (!file->handle[0])
+			return -1;
+		add_piece(pieces, &count, file->handle[0], offset, end - offset);
+		return count;
+	}
+	for (int64_t index = first_after(file, offset); offset < end; index++) {
+		int64_t start = index < file->count ? file->starts[index] : INT64_MAX;
+		int64_t stop = index < file->count ? file->ends[index] : INT64_MAX;
+		struct handle *handle = NULL;
+
+		if (offset < start) { /* a gap */
+			if (start > end)
+				start = end;
+			if (writing || !add_piece(pieces, &count, NULL, 0, start - offset))
+				return -1;
+			offset = start;
+			if (offset == end)
+				break;
+		}
+		if (stop > end)
+			stop = end;
+		if (writing && !file->rw[index])
+			return -1;
+		if (file->targets[index] != HOLE) {
+			if (file->targets[index] < 0 || !(handle = file->handle[file->targets[index]]))
+				return -1;
+		}
+		if (!add_piece(pieces, &count, handle, offset + file->shifts[index], stop - offset))
+			return -1;
+		offset = stop;
+	}
+	return count;
+}
+
+int table_hold(struct table *table, uint64_t ino, uint64_t offset, uint32_t length, bool writing,
+	       struct piece *pieces, struct file **held)
+{
+	int count = -1;
+	struct file *file;
+
+	if (!length || offset > (uint64_t)INT64_MAX - length)
+		return -1;
+	pthread_mutex_lock(&table->lock);
+	file = find(table, ino);
+	if (file && (!writing || file->writable)) {
+		int64_t start = offset, end = start + length;
+		bool inside = file->whole || (writing ? end <= file->size : start < file->size);
+
+		if (!file->whole && end > file->size)
+			end = file->size;
+		if (inside)
+			count = plan(file, start, end, writing, pieces);
+	}
+	if (count >= 0) {
+		file->users++;
+		for (int index = 0; index < count; index++)
+			if (pieces[index].handle)
+				pieces[index].handle->users++;
+		*held = file;
+	}
+	pthread_mutex_unlock(&table->lock);
+	return count;
+}
+
+void table_release(struct table *table, struct file *file, const struct piece *pieces, int count)
+{
+	pthread_mutex_lock(&table->lock);
+	file->users--;
+	for (int index = 0; index < count; index++)
+		if (pieces[index].handle)
+			let_go(table, pieces[index].handle);
+	pthread_mutex_unlock(&table->lock);
+}
+
+void table_count(struct table *table, struct file *file, bool writing, uint64_t bytes)
+{
+	pthread_mutex_lock(&table->lock);
+	if (writing) {
+		file->counts.writes++;
+		file->counts.write_bytes += bytes;
+	} else {
+		file->counts.reads++;
+		file->counts.read_bytes += bytes;
+	}
+	pthread_mutex_unlock(&table->lock);
+}
+
+struct counts table_take_counts(struct table *table, struct file *file)
+{
+	struct counts taken;
+
+	pthread_mutex_lock(&table->lock);
+	taken = file->counts;
+	file->counts = (struct counts){0};
+	pthread_mutex_unlock(&table->lock);
+	return taken;
+}
+
+void table_free_file(struct file *file)
+{
+	for (int index = 0; index < COLUMNS; index++)
+		PyBuffer_Release(&file->buffers[index]);
+	free(file->handle);
+	free(file);
+}
+
+bool table_knows(struct table *table, uint64_t ino)
+{
+	bool known;
+
+	pthread_mutex_lock(&table->lock);
+	known = find(table, ino);
+	pthread_mutex_unlock(&table->lock);
+	return known;
+}
+
+bool table_add(struct table *table, long epoch, struct file *file)
+{
+	bool added;
+
+	pthread_mutex_lock(&table->lock);
+	added = epoch == table->epoch && !find(table, file->ino);
+	if (added) {
+		struct file **bucket = &table->buckets[file->ino % BUCKETS];
+
+		file->next = *bucket;
+		*bucket = file;
+	}
+	pthread_mutex_unlock(&table->lock);
+	return added;
+}
+
+static struct handle *duplicate(int fd)
+{
+	struct handle *handle = calloc(1, sizeof *handle);
+	struct statfs found;
+
+	if (!handle)
+		return NULL;
+	handle->fd = fcntl(fd, F_DUPFD_CLOEXEC, 0);
+	if (handle->fd < 0) {
+		free(handle);
+		return NULL;
+	}
+	handle->users = 1;
+	/* a tmpfs knows no RWF_NOWAIT, and has no disk to wait for */
+	handle->flags = fstatfs(fd, &found) || found.f_type != TMPFS_MAGIC ? RWF_NOWAIT : 0;
+	return handle;
+}
+
+bool table_use(struct table *table, long epoch, uint64_t ino, Py_ssize_t target, int fd)
+{
+	struct file *file;
+	bool room;
+
+	pthread_mutex_lock(&table->lock);
+	room = table->open < table->bound;
+	file = room && epoch == table->epoch ? find(table, ino) : NULL;
+	if (file && target >= 0 && target < file->handles && !file->handle[target]) {
+		file->handle[target] = duplicate(fd);
+		table->open += file->handle[target] != NULL;
+	}
+	pthread_mutex_unlock(&table->lock);
+	return room;
+}
+
+/* Free what was forgotten and is no longer in use. */
+static void sweep(struct table *table)
+{
+	struct file *unused = NULL, *file;
+
+	pthread_mutex_lock(&table->lock);
+	for (struct file **at = &table->forgotten; (file = *at);) {
+		if (file->users) {
+			at = &file->next;
+			continue;
+		}
+		*at = file->next;
+		file->next = unused;
+		unused = file;
+	}
+	pthread_mutex_unlock(&table->lock);
+	while ((file = unused)) {
+		unused = file->next;
+		table_free_file(file);
+	}
+}
+
+void table_clear(struct table *table)
+{
+	pthread_mutex_lock(&table->lock);
+	table->epoch++;
+	for (int index = 0; index < BUCKETS; index++) {
+		struct file *file;
+
+		while ((file = table->buckets[index])) {
+			for (Py_ssize_t target = 0; target < file->handles; target++)
+				if (file->handle[target])
+					let_go(table, file->handle[target]);
+			file->handles = 0;
+			table->buckets[index] = file->next;
+			file->next = table->forgotten;
+			table->forgotten = file;
+		}
+	}
+	pthread_mutex_unlock(&table->lock);
+	sweep(table);
+}

@@ -1,0 +1,79 @@
+/* What the loop knows: maps of files and descriptors of sources. */
+#ifndef REGIONFS_TABLE_H
+#define REGIONFS_TABLE_H
+
+#define PY_SSIZE_T_CLEAN
+#include <Python.h>
+#include <pthread.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+enum { HOLE = -1, ERROR = -2 };          /* targets, as in regions.py; those below are blobs */
+enum { PIECES = 512, BUCKETS = 1024 };   /* pieces of a request at most; buckets of a table */
+enum { COLUMNS = 5 };                    /* of regions.Columns */
+
+/* A source's descriptor; the last user closes it. */
+struct handle {
+	int fd;
+	int flags;              /* of preadv2: what keeps a read from waiting for a disk */
+	long users;
+};
+
+/* What was served of a file; bytes. */
+struct counts {
+	uint64_t reads, read_bytes, writes, write_bytes;
+};
+
+/* A composite file. Its map never changes; freed by who holds the interpreter's lock, for the buffers are Python's. */
+struct file {
+	struct file *next;
+	uint64_t ino;
+	long users;             /* requests under way */
+	bool whole, writable;   /* all of one source, of whatever size; takes WRITEs */
+	int64_t size, count;
+	Py_buffer buffers[COLUMNS];
+	const int64_t *starts, *ends, *shifts;
+	const int32_t *targets;
+	const uint8_t *rw;
+	Py_ssize_t handles;
+	struct handle **handle; /* by target; NULL where none is known yet */
+	struct counts counts;
+};
+
+/* A part of a request's range. */
+struct piece {
+	struct handle *handle;  /* NULL for zeros */
+	int64_t address;
+	size_t length;
+};
+
+/* One lock for all of it, never held during I/O; what I/O is under way uses is counted. */
+struct table {
+	pthread_mutex_t lock;
+	long epoch;             /* how often everything was forgotten */
+	long open, bound;       /* descriptors */
+	struct file *buckets[BUCKETS];
+	struct file *forgotten; /* still in use when they were forgotten */
+};
+
+/* By whoever serves; no lock of Python's is needed. */
+
+/* The pieces of a range, and their file and descriptors kept from going away; -1 for what Python shall do. */
+int table_hold(struct table *table, uint64_t ino, uint64_t offset, uint32_t length, bool writing,
+	       struct piece *pieces, struct file **held);
+void table_release(struct table *table, struct file *file, const struct piece *pieces, int count);
+void table_count(struct table *table, struct file *file, bool writing, uint64_t bytes);
+
+/* With the interpreter's lock: the columns of a file are Python's. */
+
+/* What was counted since it was taken last. */
+struct counts table_take_counts(struct table *table, struct file *file);
+void table_free_file(struct file *file);
+/* False when it is known already, or everything was forgotten since `epoch`. */
+bool table_add(struct table *table, long epoch, struct file *file);
+bool table_knows(struct table *table, uint64_t ino);
+/* Read and write `target` of a file through a duplicate of fd; false when there are too many. */
+bool table_use(struct table *table, long epoch, uint64_t ino, Py_ssize_t target, int fd);
+void table_clear(struct table *table);
+
+#endif
