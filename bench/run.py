@@ -1,6 +1,7 @@
-"""The benchmark: every workload on every subject, interleaved, the raw figures into a JSON file.
+"""The benchmark: every workload on every subject that takes part in it, interleaved, the raw figures into a JSON file.
 
-    python -m bench.run [--quick] [--rounds N] [--seconds S] [--subject NAME]... [--workload TEXT]... [--out FILE]
+    python -m bench.run [--quick] [--rounds N] [--seconds S] [--minutes M] [--subject NAME]... [--workload TEXT]...
+                        [--out FILE]
 
 All subjects stay mounted during the run. A round goes through the workloads, and for each through the
 subjects, beginning with another one each time; noise that comes and goes meets all of them alike.
@@ -21,6 +22,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -28,15 +30,19 @@ from typing import Any
 from rich.progress import Progress
 
 from bench import table
-from bench.peers import MissingError, libfuse_version
-from bench.subjects import SUBJECTS, Store, Subject
-from bench.workloads import FILE_SIZE, WORKLOADS, Workload, run
+from bench.peers import MissingError, libfuse_version, newer_version
+from bench.placement import cores, pinned
+from bench.servers import View
+from bench.store import COARSE, FINE, PIECES, Store
+from bench.subjects import SUBJECTS, Subject
+from bench.workloads import FILE_SIZE, SAME_CORE, WORKLOADS, Workload, run
 from tests.sweep import session_root, unmount_all
 
 RESULTS = Path(__file__).resolve().parent / "results"
-Paths = dict[str, dict[bool, Path]]  # subject -> O_DIRECT? -> where it shows the bytes
-
 QUICK_RESULT = Path(__file__).resolve().parent.parent / "build" / "bench-quick.json"
+QUICK_GROUPS = ("short", "clients", "placement")
+CACHES = Path("/proc/sys/vm/drop_caches")
+Views = dict[str, dict[bool, View]]  # subject -> O_DIRECT? -> where it shows the bytes
 
 
 def arguments() -> argparse.Namespace:
@@ -44,12 +50,13 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--quick", action="store_true", help="one short round, for a look; not for the README")
     parser.add_argument("--rounds", type=int)
     parser.add_argument("--seconds", type=float, help="of each measurement")
+    parser.add_argument("--minutes", type=float, default=15, help="no round begins that would not end within; 15")
     parser.add_argument("--subject", action="append", help="only this one (and the file); may be repeated")
     parser.add_argument("--workload", action="append", help="only names that contain this; may be repeated")
     parser.add_argument("--out", type=Path)
     parsed = parser.parse_args()
     parsed.rounds = parsed.rounds or (1 if parsed.quick else 5)
-    parsed.seconds = parsed.seconds or (0.25 if parsed.quick else 0.8)
+    parsed.seconds = parsed.seconds or (0.1 if parsed.quick else 0.3)
     stamp = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
     parsed.out = parsed.out or (QUICK_RESULT if parsed.quick else RESULTS / f"{stamp}.json")
     return parsed
@@ -62,8 +69,9 @@ def machine() -> dict[str, Any]:
     return {
         "cpu": model[0] if model else platform.machine(), "cores": os.cpu_count(), "kernel": platform.release(),
         "memory": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
-        "python": platform.python_version(), "libfuse": libfuse_version(), "fio": output("fio", "--version"),
-        "commit": output("git", "rev-parse", "--short", "HEAD"),
+        "python": platform.python_version(), "libfuse": libfuse_version(),
+        "libfuse_newer": newer_version(), "fio": output("fio", "--version"),
+        "read_ahead_kib": read_ahead(session_root()), "commit": output("git", "rev-parse", "--short", "HEAD"),
     }
 
 
@@ -72,6 +80,13 @@ def output(*command: str) -> str:
         return subprocess.run(command, capture_output=True, check=True, text=True).stdout.strip()
     except (OSError, subprocess.CalledProcessError):
         return "unknown"
+
+
+def read_ahead(directory: Path) -> int | None:
+    """KiB, of the disk below; None where that is no single disk."""
+    number = directory.stat().st_dev
+    path = Path(f"/sys/dev/block/{os.major(number)}:{os.minor(number)}/bdi/read_ahead_kb")
+    return int(path.read_text()) if path.exists() else None
 
 
 def memory_directory() -> Path | None:
@@ -90,77 +105,132 @@ def memory_directory() -> Path | None:
 @contextlib.contextmanager
 def stores() -> Iterator[dict[str, Store]]:
     """The bytes in each kind of place, warm; unmounted and removed at the end."""
-    places = {"disk": session_root(), "memory": memory_directory() or session_root()}
+    # who reads the memory store wants one file
+    places = {"disk": (session_root(), (COARSE, FINE, PIECES)), "memory": (memory_directory() or session_root(), ())}
     with contextlib.ExitStack() as stack:
         made = {}
-        for kind, place in places.items():
+        for kind, (place, layouts) in places.items():
             name = stack.enter_context(tempfile.TemporaryDirectory(prefix="regionfs-bench-", dir=place))
             stack.callback(unmount_all, Path(name))
             made[kind] = Store(Path(name))
-            made[kind].fill()
+            made[kind].fill(*layouts)
         os.sync()
         yield made
 
 
-def start(subject: Subject, store: Store, stack: contextlib.ExitStack) -> Path:
+def start(subject: Subject, store: Store, stack: contextlib.ExitStack) -> View:
     """Start `subject` and compare every byte it shows; MissingError when it cannot run."""
     try:
-        path = stack.enter_context(subject.start(store))
+        view = stack.enter_context(subject.start(store))
     except (OSError, AssertionError, subprocess.SubprocessError) as error:
         raise MissingError(str(error).strip().splitlines()[0]) from error
-    if subprocess.run(["cmp", "--silent", store.flat, path], check=False).returncode:
+    if subprocess.run(["cmp", "--silent", store.flat, view.path], check=False).returncode:
         raise SystemExit(f"{subject.name} shows other bytes than the file")
-    return path
+    return view
 
 
 def start_all(subjects: Sequence[Subject], made: Mapping[str, Store], stack: contextlib.ExitStack,
-              entries: dict[str, Any]) -> Paths:
-    """Every subject that can run, with its path for cached and for O_DIRECT workloads; `entries` says who cannot."""
-    paths: Paths = {}
+              entries: dict[str, Any]) -> Views:
+    """Every subject that can run, with its view for cached and for O_DIRECT workloads; `entries` says who cannot."""
+    views: Views = {}
     for subject in subjects:
-        entry = entries[subject.name] = {"what": subject.what, "baseline": subject.baseline, "missing": None}
+        entry = entries[subject.name] = {"what": subject.what, "baseline": subject.baseline, "family": subject.family,
+                                         "missing": None}
         try:
             cached = start(subject, made["disk"], stack)
             direct = cached if subject.direct_store == "disk" else start(subject, made["memory"], stack)
-            paths[subject.name] = {False: cached, True: direct}
+            views[subject.name] = {False: cached, True: direct}
         except MissingError as reason:
-            entry["missing"] = str(reason)
-            print(f"bench: {subject.name} is missing: {reason}", file=sys.stderr)
-    return paths
+            entry["missing"] = str(reason).splitlines()[0]
+            print(f"bench: {subject.name} is missing: {entry['missing']}", file=sys.stderr)
+    return views
 
 
-def measure(workload: Workload, subject: Subject, path: Path, store: Store, seconds: float) -> dict[str, Any]:
+def measure(workload: Workload, subject: Subject, view: View, store: Store, seconds: float) -> dict[str, Any]:
     """One run; an operation that the subject refuses is a result too."""
-    mounted = subject.name != subject.baseline
     try:
         if workload.first_touch and subject.fresh:
             with subject.start(store) as anew:
-                return run(workload, anew, seconds, drop_cache=False)
+                return run(workload, anew.path, seconds, drop_cache=False)
         if workload.warm:
-            subprocess.run(["cat", path], stdout=subprocess.DEVNULL, check=True)
-        return run(workload, path, seconds, drop_cache=mounted)
-    except RuntimeError as error:
+            subprocess.run(["cat", view.path], stdout=subprocess.DEVNULL, check=True)
+        if workload.direct:
+            os.sync()
+        if workload.cold:
+            forget()
+        if workload.placement:
+            return run_placed(workload, view, seconds)
+        return run(workload, view.path, seconds, drop_cache=subject.own_cache)
+    except (RuntimeError, OSError) as error:
         return {"error": str(error).splitlines()[0]}
 
 
-def rounds(options: argparse.Namespace, paths: Paths, disk: Store) -> Iterator[dict[str, Any]]:
-    """Every measurement, in the order of the run."""
-    subjects = [subject for subject in SUBJECTS if subject.name in paths]
+def run_placed(workload: Workload, view: View, seconds: float) -> dict[str, Any]:
+    """fio on the first core, who serves it on the first or the second. Raises RuntimeError where there is no second."""
+    here, *others = cores()
+    if workload.placement != SAME_CORE and not others:
+        raise RuntimeError("this machine has one core")
+    with pinned(view.pids, here if workload.placement == SAME_CORE else others[0]):
+        return run(workload, view.path, seconds, drop_cache=False, before=["taskset", "--cpu-list", str(here)])
+
+
+def forget() -> None:
+    """Drop every cache of the machine that can be dropped. Raises OSError where this is not permitted."""
+    os.sync()
+    CACHES.write_text("3")
+
+
+def one_round(cells: Sequence[tuple[Workload, Subject]], views: Views, disk: Store, seconds: float,
+              ) -> Iterator[dict[str, Any]]:
+    """Every cell once, in this order; the sources are warm, and nothing is left to be written, when a row begins."""
+    with contextlib.suppress(OSError):
+        forget()  # pages come back by reading alone, in every round alike
+    row = None
+    for workload, subject in cells:
+        if workload is not row:
+            row = workload
+            os.sync()
+            disk.warm()
+        figures = measure(workload, subject, views[subject.name][workload.direct], disk, seconds)
+        yield {"workload": workload.name, "subject": subject.name, "load": os.getloadavg()[0], **figures}
+
+
+def in_turn(workloads: Sequence[Workload], subjects: Sequence[Subject], shift: Iterator[int],
+            ) -> list[tuple[Workload, Subject]]:
+    """Each workload with each subject that does it, another one first each time."""
+    cells = []
+    for workload in workloads:
+        able = [subject for subject in subjects if subject.does(workload)]
+        first = next(shift) % max(len(able), 1)
+        cells += [(workload, subject) for subject in able[first:] + able[:first]]
+    return cells
+
+
+def measure_all(options: argparse.Namespace, result: dict[str, Any], views: Views, disk: Store) -> None:
+    """The rounds, as many as fit the time; `result` says how many these were."""
+    workloads = chosen_workloads(options)
+    subjects = [subject for subject in SUBJECTS if subject.name in views]
     shift = itertools.count()
-    for number in range(options.rounds):
-        for workload in chosen_workloads(options):
-            first = next(shift) % len(subjects)
-            for subject in subjects[first:] + subjects[:first]:
-                if workload.rw.endswith("write") and not subject.writes:
-                    continue
-                figures = measure(workload, subject, paths[subject.name][workload.direct], disk, options.seconds)
-                yield {"round": number, "workload": workload.name, "subject": subject.name,
-                       "load": os.getloadavg()[0], **figures}
+    began = time.monotonic()
+    with Progress(transient=True) as progress:
+        total = options.rounds * len(in_turn(workloads, subjects, itertools.count()))
+        bar = progress.add_task("measuring", total=total)
+        for number in range(options.rounds):
+            spent = time.monotonic() - began
+            if number and spent * (number + 1) / number > 60 * options.minutes:
+                print(f"bench: {number} rounds fit into {options.minutes:g} minutes", file=sys.stderr)
+                break
+            for figures in one_round(in_turn(workloads, subjects, shift), views, disk, options.seconds):
+                result["runs"].append({"round": number, **figures})
+                progress.advance(bar)
+            result["rounds"] = number + 1
+    result["minutes"] = round((time.monotonic() - began) / 60, 1)
 
 
 def chosen_workloads(options: argparse.Namespace) -> list[Workload]:
     return [row for row in WORKLOADS
-            if not options.workload or any(text in row.name for text in options.workload)]
+            if (not options.quick or row.group in QUICK_GROUPS)
+            and (not options.workload or any(text in row.name for text in options.workload))]
 
 
 def chosen_subjects(options: argparse.Namespace) -> list[Subject]:
@@ -174,19 +244,18 @@ def main() -> None:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that what was begun is undone
     subjects, workloads = chosen_subjects(options), chosen_workloads(options)
     result: dict[str, Any] = {
-        "started": datetime.datetime.now().isoformat(timespec="seconds"), "machine": machine(),
-        "rounds": options.rounds, "seconds": options.seconds, "file_size": FILE_SIZE,
+        "started": datetime.datetime.now().isoformat(timespec="seconds"), "machine": {},
+        "rounds": 0, "seconds": options.seconds, "file_size": FILE_SIZE,
         "memory_store": "tmpfs" if memory_directory() else "disk",
-        "workloads": [{"name": row.name, "unit": "bytes" if row.sequential else "operations"} for row in workloads],
+        "workloads": [{"name": row.name, "group": row.group, "unit": "bytes" if row.sequential else "operations",
+                       "subjects": [subject.name for subject in subjects if subject.does(row)]} for row in workloads],
         "subjects": {}, "runs": [],
     }
     with contextlib.ExitStack() as stack:
         made = stack.enter_context(stores())
-        paths = start_all(subjects, made, stack, result["subjects"])
-        progress = stack.enter_context(Progress(transient=True))
-        for figures in progress.track(rounds(options, paths, made["disk"]), description="measuring",
-                                      total=options.rounds * len(workloads) * len(paths)):
-            result["runs"].append(figures)
+        views = start_all(subjects, made, stack, result["subjects"])
+        result["machine"] = machine()
+        measure_all(options, result, views, made["disk"])
     options.out.parent.mkdir(parents=True, exist_ok=True)
     options.out.write_text(json.dumps(result, indent=1) + "\n")
     print(table.markdown(result))

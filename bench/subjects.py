@@ -1,7 +1,4 @@
-"""Who is measured: one row per subject, each a way to see the same 64 regions of the same bytes.
-
-A subject is started once per store and stays for the whole run; start() is a context manager that gives the
-path to read and write, or raises MissingError. Knows nothing of workloads.
+"""Who is measured: one row per subject, each a way to see the same regions of the same bytes.
 
 The bytes lie on a disk and, for those who hand O_DIRECT down to the file below, also in a tmpfs: so that
 everyone's source is warm in every workload.
@@ -9,148 +6,76 @@ everyone's source is warm in every workload.
 
 from __future__ import annotations
 
-import contextlib
-import itertools
-import select
-import subprocess
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
 from bench import peers
-from bench.workloads import FILE_SIZE
-from tests.harness import Mount
-from tests.sweep import mounts_below
+from bench.servers import Start, bind_mount, nbdfuse, over_directory, plain, qemu, regionfs, tool
+from bench.store import COARSE, FINE, Layout, Store
+from bench.workloads import Workload
 
-REGIONS = 64
-SOURCES = 8
-REGION = FILE_SIZE // REGIONS
-NUMBERS = itertools.count()
-
-
-@dataclass(frozen=True)
-class Store:
-    """A directory with the bytes: `flat` as one file, and as SOURCES files that the regions lie in."""
-
-    directory: Path
-
-    @property
-    def flat(self) -> Path:
-        return self.directory / "plain" / "flat.img"
-
-    def fill(self) -> None:
-        """Write the bytes; neighbouring regions lie in different sources, so that none can be joined."""
-        self.flat.parent.mkdir(parents=True)
-        parts = [(self.directory / f"source{number}.img").open("wb") for number in range(SOURCES)]
-        with open("/dev/urandom", "rb") as random, self.flat.open("wb") as flat:
-            for region in range(REGIONS):
-                data = random.read(REGION)
-                flat.write(data)
-                parts[region % SOURCES].write(data)
-        for part in parts:
-            part.close()
-
-    def regions(self, access: str) -> list[dict[str, object]]:
-        """The region list of a manifest."""
-        return [{"length": REGION, "source": f"source{region % SOURCES}.img",
-                 "offset": region // SOURCES * REGION, "access": access} for region in range(REGIONS)]
-
-
-Start = Callable[[Store], AbstractContextManager[Path]]
+SHAPES = frozenset(("short", "1 MiB", "depth 16"))
+MOST = SHAPES | {"mmap", "clients", "placement"}  # of the groups of workloads
+FEW = frozenset(("short",))
 
 
 @dataclass(frozen=True)
 class Subject:
-    """One column of the table."""
+    """One column of a table."""
 
     name: str
     what: str          # a line for the README
     start: Start
+    groups: frozenset[str] = MOST  # of workloads that it takes part in
+    family: str = "regionfs"    # "peers" stand in a table of their own
     direct_store: str = "disk"  # where its bytes lie in O_DIRECT workloads; "disk" in all others
     baseline: str = "file"      # the subject that its ratios refer to
-    writes: bool = True
+    own_cache: bool = True      # besides the page cache of its source; first touch drops it
+    reads_only: bool = False
     fresh: bool = False         # its cache can only be dropped by starting it anew
 
-
-@contextlib.contextmanager
-def plain(store: Store) -> Iterator[Path]:
-    """The file itself."""
-    yield store.flat
+    def does(self, workload: Workload) -> bool:
+        return workload.group in self.groups and not (workload.writes and self.reads_only)
 
 
-def regionfs(file: Callable[[Store], Mapping[str, object]], engine: str, modes: str) -> Start:
-    """A regionfs mount of the one file that `file` describes, as a manifest would."""
-    @contextlib.contextmanager
-    def start(store: Store) -> Iterator[Path]:
-        manifest = {"flat.img": file(store)}
-        with Mount(store.directory, manifest, engine=engine, options=("--modes", modes),
-                   name=f"{engine}-{modes}-{next(NUMBERS)}") as mount:
-            mode = mount.status()["files"]["flat.img"]["mode"]
-            if mode != modes:
-                raise peers.MissingError(f"served in mode {mode}")
-            yield mount.path / "flat.img"
-    return start
-
-
-def regions(store: Store) -> Mapping[str, object]:
-    return {"regions": store.regions("rw")}
-
-
-def regions_ro(store: Store) -> Mapping[str, object]:
-    return {"regions": store.regions("ro")}
+def regions(layout: Layout, access: str) -> Callable[[Store], Mapping[str, object]]:
+    """The file as a manifest puts it together."""
+    return lambda _: {"regions": layout.manifest(access)}
 
 
 def whole(store: Store) -> Mapping[str, object]:
     return {"whole": str(store.flat), "access": "rw"}
 
 
-def example(build: Callable[[], Path], arguments: Callable[[Path, Path], Sequence[str]]) -> Start:
-    """One of libfuse's examples over the directory of the flat file, in its default settings."""
-    @contextlib.contextmanager
-    def start(store: Store) -> Iterator[Path]:
-        program = build()
-        point = store.directory / program.name
-        point.mkdir()
-        command = [str(program), *arguments(store.flat.parent, point)]
-        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
-                                   stderr=subprocess.PIPE, text=True)
-        try:
-            _wait_for_mount(point, process)
-            yield point / store.flat.name
-        finally:
-            process.terminate()
-            process.communicate(timeout=20)
-            if mounts_below(point):
-                subprocess.run(["umount", "-l", point], check=True)
-    return start
-
-
-def _wait_for_mount(point: Path, process: subprocess.Popen[str]) -> None:
-    """Until something is mounted at `point`; the kernel signals changes of mountinfo as POLLPRI."""
-    with open("/proc/self/mountinfo") as table:
-        poll = select.poll()
-        poll.register(table, select.POLLPRI)
-        while not mounts_below(point):
-            if process.poll() is not None:
-                assert process.stderr
-                raise peers.MissingError(f"{point.name}: {process.stderr.read().strip()}")
-            poll.poll(1000)
+def peer(name: str, what: str, start: Start, groups: frozenset[str] = MOST, *, direct_store: str = "disk") -> Subject:
+    return Subject(name, what, start, groups, "peers", direct_store)
 
 
 SUBJECTS = (
-    Subject("file", "the file itself; with O_DIRECT this is the disk", plain),
+    Subject("file", "the file itself; with O_DIRECT this is the disk", plain, MOST | {"author"}, own_cache=False),
+    Subject("bind mount", "the file's directory, bound", bind_mount, FEW | {"author"}, own_cache=False),
     Subject("regionfs native", "64 regions, native engine, userspace mode",
-            regionfs(regions, "native", "userspace")),
+            regionfs(regions(COARSE, "rw"), "native", "userspace")),
     Subject("regionfs pyfuse3", "64 regions, pyfuse3 engine, userspace mode",
-            regionfs(regions, "pyfuse3", "userspace")),
-    Subject("regionfs passthrough", "the file as `whole`", regionfs(whole, "native", "passthrough")),
-    Subject("regionfs composed", "64 regions, read-only", regionfs(regions_ro, "native", "composed"),
-            writes=False, fresh=True),
-    Subject("passthrough_ll", "libfuse's C example over the file; with O_DIRECT over a tmpfs",
-            example(peers.passthrough_ll, lambda source, point: ["-f", "-o", f"source={source}", str(point)]),
-            direct_store="memory"),
-    Subject("passthrough_hp", "libfuse's C++ example over the file; with O_DIRECT over a tmpfs",
-            example(peers.passthrough_hp, lambda source, point: ["--foreground", str(source), str(point)]),
-            direct_store="memory"),
+            regionfs(regions(COARSE, "rw"), "pyfuse3", "userspace"), FEW | {"depth 16"}),
+    Subject("regionfs passthrough", "the file as `whole`", regionfs(whole, "native", "passthrough"),
+            SHAPES | {"mmap", "clients", "author"}),
+    Subject("regionfs composed", "64 regions, read-only", regionfs(regions(COARSE, "ro"), "native", "composed"),
+            SHAPES | {"mmap", "clients"}, reads_only=True, fresh=True),
+    Subject("composed, 1,024 regions", "read-only, regions of 256 KiB",
+            regionfs(regions(FINE, "ro"), "native", "composed"), FEW | {"1 MiB"}, reads_only=True, fresh=True),
+    peer("passthrough_ll", "libfuse's C example over the file; with O_DIRECT over a tmpfs",
+         over_directory(lambda source, point: [peers.passthrough_ll(), "-f", "-o", f"source={source}", point]),
+         direct_store="memory"),
+    peer("passthrough_hp", "libfuse's C++ example over the file; with O_DIRECT over a tmpfs",
+         over_directory(lambda source, point: [peers.passthrough_hp(), "--foreground", source, point]),
+         MOST | {"author"}, direct_store="memory"),
+    peer("passthrough_hp with passthrough", "the same of a newer libfuse, which lets the kernel read and write",
+         over_directory(lambda source, point: [peers.passthrough_hp_newer(), "--foreground", source, point],
+                        passthrough=True), FEW | {"author"}),
+    peer("nbdfuse", "nbdkit's split plugin, a file for each of 64 regions, under nbdfuse", nbdfuse),
+    peer("qemu-storage-daemon", "its FUSE export of a VMDK, an extent for each of 64 regions", qemu),
+    peer("mergerfs", "over the file; with O_DIRECT over a tmpfs", over_directory(tool("mergerfs", "-f")), FEW,
+         direct_store="memory"),
+    peer("bindfs", "over the file", over_directory(tool("bindfs", "-f")), FEW),
 )

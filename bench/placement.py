@@ -1,0 +1,55 @@
+"""On which core a daemon runs: all its threads moved for the length of a `with` block, then put back."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+PROC = Path("/proc")
+
+
+def cores() -> list[int]:
+    """Those this process may use."""
+    return sorted(os.sched_getaffinity(0))
+
+
+def family(pids: Collection[int]) -> set[int]:
+    """The processes and all that descend from them."""
+    parents = {}
+    for entry in PROC.glob("[0-9]*/stat"):
+        with suppress(OSError):
+            # the name, in parentheses, may hold anything
+            parents[int(entry.parent.name)] = int(entry.read_text().rpartition(")")[2].split()[1])
+    found: set[int] = set()
+    new = set(pids)
+    while new:
+        found |= new
+        new = {pid for pid, parent in parents.items() if parent in new} - found
+    return found
+
+
+def threads(pids: Collection[int]) -> list[int]:
+    """Of the processes and their descendants."""
+    found = []
+    for pid in sorted(family(pids)):
+        with suppress(FileNotFoundError):
+            found += [int(entry.name) for entry in (PROC / str(pid) / "task").iterdir()]
+    return found
+
+
+@contextmanager
+def pinned(pids: Collection[int], core: int) -> Iterator[None]:
+    """Every thread of these processes and their descendants on `core`; threads that they start meanwhile too."""
+    before = {}
+    for thread in threads(pids):
+        with suppress(ProcessLookupError):
+            before[thread] = os.sched_getaffinity(thread)
+            os.sched_setaffinity(thread, {core})
+    try:
+        yield
+    finally:
+        for thread in threads(pids):
+            with suppress(ProcessLookupError):
+                os.sched_setaffinity(thread, before.get(thread, os.sched_getaffinity(0)))

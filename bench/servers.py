@@ -1,0 +1,180 @@
+"""How each subject is started: a context manager that gives a View of the bytes, or raises MissingError.
+
+Daemons run in their default settings, in the foreground, as children of this process. Knows nothing of workloads.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import os
+import select
+import shutil
+import signal
+import subprocess
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+
+from bench.peers import MissingError
+from bench.store import PIECES, Store
+from tests.harness import REGIONFS, Mount
+from tests.sweep import mounts_below
+
+NUMBERS = itertools.count()
+
+
+@dataclass(frozen=True)
+class View:
+    """Where a subject shows the bytes, and the processes that serve them (besides their descendants)."""
+
+    path: Path
+    pids: tuple[int, ...] = ()
+
+
+Start = Callable[[Store], AbstractContextManager[View]]
+
+
+@contextlib.contextmanager
+def plain(store: Store) -> Iterator[View]:
+    """The file itself."""
+    yield View(store.flat)
+
+
+@contextlib.contextmanager
+def bind_mount(store: Store) -> Iterator[View]:
+    """The directory of the file once more, by the kernel."""
+    point = _new(store, "bind")
+    point.mkdir()
+    _run("mount", "--bind", store.flat.parent, point)
+    try:
+        yield View(point / store.flat.name)
+    finally:
+        _run("umount", point)
+
+
+def regionfs(file: Callable[[Store], Mapping[str, object]], engine: str, modes: str) -> Start:
+    """A regionfs mount of the one file that `file` describes, as a manifest would."""
+    @contextlib.contextmanager
+    def start(store: Store) -> Iterator[View]:
+        manifest = {"flat.img": file(store)}
+        with Mount(store.directory, manifest, engine=engine, options=("--modes", modes),
+                   name=f"{engine}-{modes}-{next(NUMBERS)}") as mount:
+            status = mount.status()
+            mode = status["files"]["flat.img"]["mode"]
+            if mode != modes:
+                raise MissingError(f"served in mode {mode}")
+            yield View(mount.path / "flat.img", (status["pid"], status.get("holder_pid") or status["pid"]))
+    return start
+
+
+def over_directory(command: Callable[[Path, Path], Sequence[str | Path]], *, passthrough: bool = False) -> Start:
+    """A daemon that shows the flat file's directory; `passthrough`: proved to leave reading to the kernel."""
+    @contextlib.contextmanager
+    def start(store: Store) -> Iterator[View]:
+        point = _new(store, "peer")
+        point.mkdir()
+        with _daemon(command(store.flat.parent, point), point) as process:
+            path = point / store.flat.name
+            if passthrough and not _reads_without(process, path):
+                raise MissingError("its reads go to the daemon")
+            yield View(path, (process.pid,))
+    return start
+
+
+@contextlib.contextmanager
+def nbdfuse(store: Store) -> Iterator[View]:
+    """nbdkit's split plugin over a file for each region, mounted by nbdfuse."""
+    for tool in ("nbdfuse", "nbdkit"):
+        _need(tool)
+    point = _new(store, "nbdfuse")
+    point.mkdir()
+    path = point / "flat.img"
+    pieces = [store.directory / PIECES.source(number) for number in range(PIECES.regions)]
+    with _daemon(["nbdfuse", path, "[", "nbdkit", "--exit-with-parent", "split", *pieces, "]"], point) as process:
+        yield View(path, (process.pid,))
+
+
+@contextlib.contextmanager
+def qemu(store: Store) -> Iterator[View]:
+    """A VMDK of one flat extent for each region, written by regionfs, exported by qemu-storage-daemon."""
+    _need("qemu-storage-daemon")
+    path, manifest, disk = (_new(store, "qemu", suffix) for suffix in ("", ".yaml", ".vmdk"))
+    regions = "".join(f"      - {{source: {PIECES.source(number)}}}\n" for number in range(PIECES.regions))
+    manifest.write_text(f"regionfs: 1\nfiles:\n  flat.img:\n    regions:\n{regions}")
+    _run(REGIONFS, "export", "vmdk", manifest, "flat.img", "-o", disk)
+    path.touch()  # it is mounted over
+    export = f"type=fuse,id=export,node-name=disk,mountpoint={path},writable=on"
+    with _daemon(["qemu-storage-daemon", "--blockdev", f"driver=file,filename={disk},node-name=text",
+                  "--blockdev", "driver=vmdk,file=text,node-name=disk", "--export", export], path) as process:
+        yield View(path, (process.pid,))
+
+
+def tool(name: str, *options: str) -> Callable[[Path, Path], Sequence[str | Path]]:
+    """The command of a tool that is on the PATH or missing."""
+    def command(source: Path, point: Path) -> Sequence[str | Path]:
+        _need(name)
+        return [name, *options, source, point]
+    return command
+
+
+def _new(store: Store, name: str, suffix: str = "") -> Path:
+    """A path in the store that nobody has."""
+    return store.directory / f"{name}-{next(NUMBERS)}{suffix}"
+
+
+def _need(program: str) -> None:
+    if not shutil.which(program):
+        raise MissingError(f"{program} is not installed")
+
+
+def _run(*command: str | Path) -> None:
+    """Raises MissingError with what the command says."""
+    done = subprocess.run(command, check=False, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60)
+    if done.returncode:
+        raise MissingError(f"{Path(command[0]).name}: {done.stderr.strip()}")
+
+
+@contextlib.contextmanager
+def _daemon(command: Sequence[str | Path], point: Path) -> Iterator[subprocess.Popen[str]]:
+    """A process that mounts at `point` and unmounts when it is told to end."""
+    process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
+                               text=True)
+    try:
+        _wait_for_mount(point, process)
+        yield process
+    finally:
+        process.terminate()
+        try:
+            process.communicate(timeout=20)
+        finally:
+            if mounts_below(point):
+                subprocess.run(["umount", "-l", point], check=True)
+
+
+def _wait_for_mount(point: Path, process: subprocess.Popen[str]) -> None:
+    """Until something is mounted at `point`; the kernel signals changes of mountinfo as POLLPRI."""
+    with open("/proc/self/mountinfo") as table:
+        poll = select.poll()
+        poll.register(table, select.POLLPRI)
+        while not mounts_below(point):
+            if process.poll() is not None:
+                assert process.stderr
+                raise MissingError(process.stderr.read().strip() or f"ended with status {process.returncode}")
+            poll.poll(1000)
+
+
+def _reads_without(process: subprocess.Popen[str], path: Path) -> bool:
+    """Whether what was never read before can be read while the daemon is stopped."""
+    fd = os.open(path, os.O_RDONLY)
+    with ThreadPoolExecutor(1) as pool:
+        process.send_signal(signal.SIGSTOP)
+        try:
+            return len(pool.submit(os.pread, fd, 4096, 0).result(timeout=2)) == 4096
+        except TimeoutError:
+            return False
+        finally:
+            process.send_signal(signal.SIGCONT)
+            pool.submit(os.close, fd)  # after the read

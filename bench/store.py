@@ -1,0 +1,72 @@
+"""The bytes that everyone shows, in every layout that a subject wants. Knows nothing of who reads them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from bench.workloads import FILE_SIZE
+
+
+@dataclass(frozen=True)
+class Layout:
+    """The file cut into equal regions that lie in several sources in turn, so that no two can be joined."""
+
+    name: str
+    regions: int
+    sources: int
+
+    @property
+    def region(self) -> int:
+        """Bytes of one."""
+        return FILE_SIZE // self.regions
+
+    def source(self, region: int) -> str:
+        """The name of the file that holds it."""
+        return f"{self.name}{region % self.sources:02}.img"
+
+    def manifest(self, access: str) -> list[dict[str, object]]:
+        """The region list of a manifest."""
+        return [{"length": self.region, "source": self.source(number), "offset": number // self.sources * self.region,
+                 "access": access} for number in range(self.regions)]
+
+    def write(self, flat: Path, directory: Path) -> None:
+        """Copy the bytes of `flat` into the sources."""
+        with flat.open("rb") as whole:
+            parts = [(directory / self.source(number)).open("wb") for number in range(self.sources)]
+            for number in range(self.regions):
+                parts[number % self.sources].write(whole.read(self.region))
+            for part in parts:
+                part.close()
+
+
+COARSE = Layout("source", 64, 8)
+FINE = Layout("fine", 1024, 8)
+PIECES = Layout("piece", 64, 64)  # a file for each region: for those who cannot begin inside of one
+
+
+@dataclass(frozen=True)
+class Store:
+    """A directory with the bytes: `flat` as one file, and in the sources of each layout."""
+
+    directory: Path
+
+    @property
+    def flat(self) -> Path:
+        return self.directory / "plain" / "flat.img"
+
+    def fill(self, *layouts: Layout) -> None:
+        """Write random bytes."""
+        self.flat.parent.mkdir(parents=True)
+        with open("/dev/urandom", "rb") as random, self.flat.open("wb") as flat:
+            for _ in range(64):
+                flat.write(random.read(FILE_SIZE // 64))
+        for layout in layouts:
+            layout.write(self.flat, self.directory)
+
+    def warm(self) -> None:
+        """Read every byte into the page cache."""
+        for path in (self.flat, *self.directory.glob("*.img")):
+            with path.open("rb", buffering=0) as file:
+                while file.read(1 << 20):
+                    pass
