@@ -41,11 +41,13 @@ torture:
 bench:
 	@scripts/setup bench
 	@python -m bench.run
-	@python -m bench.table
+	@python -m bench.publish
+	@python -m bench.trees
 
 bench-quick:
 	@scripts/setup bench
 	@python -m bench.run --quick
+	@python -m bench.trees --quick
 
 man:
 	@scripts/setup

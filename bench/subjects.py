@@ -53,7 +53,6 @@ def peer(name: str, what: str, start: Start, groups: frozenset[str] = MOST, *, d
 
 SUBJECTS = (
     Subject("file", "the file itself; with O_DIRECT this is the disk", plain, MOST | {"author"}, own_cache=False),
-    Subject("bind mount", "the file's directory, bound", bind_mount, FEW | {"author"}, own_cache=False),
     Subject("regionfs native", "64 regions, native engine, userspace mode",
             regionfs(regions(COARSE, "rw"), "native", "userspace")),
     Subject("regionfs pyfuse3", "64 regions, pyfuse3 engine, userspace mode",
@@ -64,6 +63,7 @@ SUBJECTS = (
             SHAPES | {"mmap", "clients"}, reads_only=True, fresh=True),
     Subject("composed, 1,024 regions", "read-only, regions of 256 KiB",
             regionfs(regions(FINE, "ro"), "native", "composed"), FEW | {"1 MiB"}, reads_only=True, fresh=True),
+    Subject("bind mount", "the file's directory, bound", bind_mount, FEW | {"author"}, "peers", own_cache=False),
     peer("passthrough_ll", "libfuse's C example over the file; with O_DIRECT over a tmpfs",
          over_directory(lambda source, point: [peers.passthrough_ll(), "-f", "-o", f"source={source}", point]),
          direct_store="memory"),

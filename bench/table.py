@@ -1,6 +1,4 @@
-"""The table: medians of a result file as markdown, put between two markers of README.md.
-
-    python -m bench.table [RESULT.json]      the newest of bench/results by default
+"""The tables: medians of a result file as markdown, and where in README.md they stand.
 
 Each cell is the median, half the distance from the slowest to the fastest run in per cent of it, and the
 ratio of the median to the baseline's in the same run.
@@ -8,8 +6,7 @@ ratio of the median to the baseline's in the same run.
 
 from __future__ import annotations
 
-import json
-import sys
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -30,7 +27,7 @@ def figures(result: Result, workload: str, subject: str, unit: str) -> list[floa
 
 def ratio(result: Result, workload: str, subject: str, baseline: str) -> float | None:
     """Median of `subject` over median of `baseline`; None where one is missing."""
-    unit = next(row["unit"] for row in result["workloads"] if row["name"] == workload)
+    unit = next((row["unit"] for row in result["workloads"] if row["name"] == workload), "bytes")
     mine, theirs = (figures(result, workload, name, unit) for name in (subject, baseline))
     return median(mine) / median(theirs) if mine and theirs and median(theirs) else None
 
@@ -62,25 +59,34 @@ def cell(result: Result, workload: str, subject: str, unit: str) -> str:
 
 
 def markdown(result: Result) -> str:
-    """The whole table, with what it was measured on and who was missing."""
+    """A table for regionfs and one for the peers, with what they were measured on and who was missing."""
     here = result["machine"]
     present = [name for name, entry in result["subjects"].items() if not entry["missing"]]
+    peers = [name for name in present if result["subjects"][name].get("family") == "peers"]
+    newer = f" (in passthrough_hp with passthrough {here['libfuse_newer']})" if here.get("libfuse_newer") else ""
     lines = [
-        f"Linux {here['kernel']}, {here['cores']} cores of {here['cpu']}, libfuse {here['libfuse']}, "
+        f"Linux {here['kernel']}, {here['cores']} cores of {here['cpu']}, libfuse {here['libfuse']}{newer}, "
         f"{here['fio']}, Python {here['python']}; {result['started'][:10]}, commit {here['commit']}. "
         f"Medians of {result['rounds']} interleaved runs ± half their range; "
         "bold: ratio of medians to the file itself.",
-        "",
-        "| |" + "|".join(present) + "|",
-        "|---|" + "---:|" * len(present),
+        *_table(result, [name for name in present if name not in peers]),
+        *_table(result, peers), "",
+        "-: no row of this subject's, or a write to one that only reads; refused: the open or the call fails.", "",
     ]
-    for row in result["workloads"]:
-        cells = (cell(result, row["name"], subject, row["unit"]) for subject in present)
-        lines.append(f"|{row['name']}|" + "|".join(cells) + "|")
-    lines.append("")
     for name, entry in result["subjects"].items():
         lines.append(f"- {name}: {entry['what']}" + (f"; **missing**: {entry['missing']}" if entry["missing"] else ""))
     return "\n".join(lines)
+
+
+def _table(result: Result, subjects: Sequence[str]) -> Iterator[str]:
+    """The rows that one of `subjects` took part in."""
+    if not subjects:
+        return
+    yield from ("", "| |" + "|".join(subjects) + "|", "|---|" + "---:|" * len(subjects))
+    for row in result["workloads"]:
+        cells = [cell(result, row["name"], subject, row["unit"]) for subject in subjects]
+        if set(cells) != {"-"}:
+            yield f"|{row['name']}|" + "|".join(cells) + "|"
 
 
 def insert(text: str, block: str, first: str = BEGIN, last: str = END) -> str:
@@ -90,18 +96,3 @@ def insert(text: str, block: str, first: str = BEGIN, last: str = END) -> str:
     if not begin or not end:
         raise ValueError(f"no {first} ... {last}")
     return f"{before}{first}\n{block}\n{last}{after}"
-
-
-def main() -> None:
-    results = [Path(name) for name in sys.argv[1:]] or sorted((BENCH / "results").glob("*.json"))[-1:]
-    if not results:
-        sys.exit("no result yet: run `make bench`")
-    block = markdown(json.loads(results[0].read_text()))
-    try:
-        README.write_text(insert(README.read_text(), f"From bench/results/{results[0].name}.\n\n{block}"))
-    except (OSError, ValueError) as error:
-        sys.exit(f"{README.name}: {error}")
-
-
-if __name__ == "__main__":
-    main()

@@ -1,0 +1,44 @@
+"""Put a result into README.md: its picture, its targets and its tables.
+
+    python -m bench.publish [RESULT.json]      the newest of bench/results by default
+
+The picture is written beside the result.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+from bench import plots, table, targets
+
+RESULTS = table.BENCH / "results"
+
+
+def block(result: table.Result, where: str, picture: str) -> str:
+    """What stands between the markers; the paths are the README's."""
+    return "\n\n".join([f"From {where}.", table.markdown(result), f"![ratios to the file itself]({picture})",
+                        "Targets, from the same figures:", targets.markdown(result)])
+
+
+def main() -> None:
+    results = [Path(name) for name in sys.argv[1:]] or sorted(RESULTS.glob("*.json"))[-1:]
+    if not results:
+        sys.exit("no result yet: run `make bench`")
+    path = results[0].resolve()
+    result = json.loads(path.read_text())
+    picture = path.with_suffix(".svg")
+    picture.write_text(plots.svg(result))
+    if not path.is_relative_to(RESULTS):
+        sys.exit(f"{picture} is written; README.md shows only what lies in bench/results")
+    root = table.README.parent
+    text = block(result, str(path.relative_to(root)), str(picture.relative_to(root)))
+    try:
+        table.README.write_text(table.insert(table.README.read_text(), text))
+    except (OSError, ValueError) as error:
+        sys.exit(f"{table.README.name}: {error}")
+
+
+if __name__ == "__main__":
+    main()
