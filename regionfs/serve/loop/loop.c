@@ -69,8 +69,9 @@ static int64_t fetch(const struct file *file, const struct piece *pieces, int co
 		done += got;
 		if (got == (ssize_t)piece->length)
 			continue;
-		/* short: for want of pages, or at the end of a file that is all of one source */
-		if (!file->whole || fstat(piece->handle->fd, &found) || found.st_size > piece->address + got)
+		/* short: for want of pages, or at the end of a file that is all of one source; a device's has no size here */
+		if (!file->whole || fstat(piece->handle->fd, &found) || !S_ISREG(found.st_mode) ||
+		    found.st_size > piece->address + got)
 			return -1;
 	}
 	return done;
@@ -119,39 +120,60 @@ static enum outcome do_read(struct table *table, int device, const struct reques
 	return sent ? DONE : WAITS;
 }
 
+static void safe(struct turns *turns, int64_t since)
+{
+	atomic_compare_exchange_strong(&turns->since, &since, 0);
+}
+
+/* The leader begins what may stall, at *since, until safe(); false when nobody would watch. */
+static bool risk(struct turns *turns, int64_t *since)
+{
+	struct timespec now;
+	int64_t none = 0;
+
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	*since = now.tv_sec * INT64_C(1000000000) + now.tv_nsec;
+	/* whoever is watched already stays watched */
+	if (!atomic_compare_exchange_strong(&turns->since, &none, *since))
+		return false;
+	/* only now: a watchman who falls asleep says so first, and looks at `since` after */
+	if (turns->awake)
+		return true;
+	safe(turns, *since);
+	return false;
+}
+
 static enum outcome do_write(struct table *table, int device, const struct request *request, struct turns *turns)
 {
 	struct piece pieces[PIECES];
 	struct write_reply reply = {{sizeof reply, 0, request->unique}, request->count, 0};
-	struct timespec now;
 	struct file *file;
 	int count;
 	int64_t since;
 	bool sent = false;
 
-	/* pages of a mapping, set-id bits and O_APPEND have rules of their own; a write must be watched */
-	if (request->io_flags & (WRITE_CACHE | WRITE_KILL_SUIDGID) || request->flags & O_APPEND || !turns->awake)
+	/* pages of a mapping, set-id bits and O_APPEND have rules of their own */
+	if (request->io_flags & (WRITE_CACHE | WRITE_KILL_SUIDGID) || request->flags & O_APPEND)
 		return UNKNOWN;
 	count = table_hold(table, request->ino, request->offset, request->count, true, pieces, &file);
 	if (count < 0)
 		return UNKNOWN;
-	clock_gettime(CLOCK_MONOTONIC, &now);
-	since = now.tv_sec * INT64_C(1000000000) + now.tv_nsec;
-	turns->since = since;
-	if (store(pieces, count, (const char *)(request + 1))) {
-		table_count(table, file, true, request->count);
-		sent = answer(device, &reply, sizeof reply);
+	if (!risk(turns, &since)) {
+		table_release(table, file, pieces, count);
+		return UNKNOWN;
 	}
-	atomic_compare_exchange_strong(&turns->since, &since, 0);
+	/* forgotten meanwhile: another file may show these bytes by now, and Python drops what the kernel holds of it */
+	if (store(pieces, count, (const char *)(request + 1)) && table_count(table, file, true, request->count))
+		sent = answer(device, &reply, sizeof reply);
 	table_release(table, file, pieces, count);
+	safe(turns, since);
 	return sent ? DONE : UNKNOWN;
 }
 
 enum ended loop_serve(struct table *table, int device, struct span buffer, struct span reply, struct turns *turns,
-		      ssize_t *size)
+		      int64_t turn, ssize_t *size)
 {
 	const struct request *request = buffer.start;
-	int64_t turn = turns->turn;
 
 	while (turns->turn == turn) {
 		enum outcome outcome = UNKNOWN;

@@ -29,8 +29,8 @@ enum ended {
 	FAILED,     /* errno */
 };
 
-/* Answer requests of `device` until there is a reason to stop. */
+/* Answer requests of `device` until there is a reason to stop; `turn` is the caller's turn to lead. */
 enum ended loop_serve(struct table *table, int device, struct span buffer, struct span reply, struct turns *turns,
-		      ssize_t *size);
+		      int64_t turn, ssize_t *size);
 
 #endif

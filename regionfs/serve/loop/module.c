@@ -14,9 +14,10 @@ static PyObject *Table_serve(Table *self, PyObject *args)
 	ssize_t size = 0;
 	enum ended ended;
 	PyObject *result = NULL;
+	long long turn;
 	int device;
 
-	if (!PyArg_ParseTuple(args, "iw*w*w*", &device, &buffer, &reply, &turns))
+	if (!PyArg_ParseTuple(args, "iw*w*w*L", &device, &buffer, &reply, &turns, &turn))
 		return NULL;
 	if (buffer.len < LEAST_BUFFER || reply.len < LEAST_REPLY || turns.len != sizeof(struct turns)) {
 		PyErr_SetString(PyExc_ValueError, "a buffer has the wrong size");
@@ -26,7 +27,7 @@ static PyObject *Table_serve(Table *self, PyObject *args)
 		struct span request = {buffer.buf, buffer.len}, answer = {reply.buf, reply.len};
 
 		Py_BEGIN_ALLOW_THREADS
-		ended = loop_serve(&self->table, device, request, answer, turns.buf, &size);
+		ended = loop_serve(&self->table, device, request, answer, turns.buf, turn, &size);
 		Py_END_ALLOW_THREADS
 	} while (ended == FAILED && errno == EINTR && PyErr_CheckSignals() == 0);
 	if (ended == REQUEST || ended == WAITING)
@@ -44,29 +45,27 @@ out:
 	return result;
 }
 
-static int append_counts(PyObject *list, uint64_t ino, const struct counts *counts)
-{
-	PyObject *row = Py_BuildValue("KKKKK", ino, counts->reads, counts->read_bytes, counts->writes,
-				      counts->write_bytes);
-	int failed = !row || PyList_Append(list, row);
-
-	Py_XDECREF(row);
-	return failed;
-}
-
 static PyObject *Table_harvest(Table *self, PyObject *Py_UNUSED(args))
 {
-	PyObject *list = PyList_New(0);
+	struct row *rows;
+	Py_ssize_t count = table_harvest(&self->table, &rows);
+	PyObject *list;
 
-	for (int bucket = 0; list && bucket < BUCKETS; bucket++) {
-		/* who adds and removes files has the interpreter's lock, as we have */
-		for (struct file *file = self->table.buckets[bucket]; list && file; file = file->next) {
-			struct counts counts = table_take_counts(&self->table, file);
+	if (count < 0)
+		return PyErr_NoMemory();
+	list = PyList_New(count);
+	for (Py_ssize_t index = 0; index < count; index++) {
+		const struct counts *counts = &rows[index].counts;
+		PyObject *row = list ? Py_BuildValue("OKKKK", rows[index].counters, counts->reads, counts->read_bytes,
+						     counts->writes, counts->write_bytes) : NULL;
 
-			if ((counts.reads || counts.writes) && append_counts(list, file->ino, &counts))
-				Py_CLEAR(list);
-		}
+		if (row)
+			PyList_SET_ITEM(list, index, row);
+		else
+			Py_CLEAR(list);
+		Py_DECREF(rows[index].counters);
 	}
+	free(rows);
 	return list;
 }
 
@@ -107,15 +106,16 @@ static int take_columns(struct file *file, PyObject *columns)
 static PyObject *Table_learn(Table *self, PyObject *args)
 {
 	struct file *file = calloc(1, sizeof *file);
-	PyObject *columns;
+	PyObject *columns, *counters;
 	int writable;
 	long epoch;
 
 	if (!file)
 		return PyErr_NoMemory();
-	if (!PyArg_ParseTuple(args, "lKLO!np", &epoch, &file->ino, &file->size, &PyTuple_Type, &columns, &file->handles,
-			      &writable))
+	if (!PyArg_ParseTuple(args, "lKLO!npO", &epoch, &file->ino, &file->size, &PyTuple_Type, &columns,
+			      &file->handles, &writable, &counters))
 		goto failed;
+	file->counters = Py_NewRef(counters);
 	file->writable = writable;
 	file->whole = PyTuple_GET_SIZE(columns) == 0;
 	if (!file->whole && take_columns(file, columns))
@@ -176,8 +176,14 @@ static PyObject *Table_new(PyTypeObject *type, PyObject *args, PyObject *Py_UNUS
 
 static void Table_dealloc(Table *self)
 {
+	struct file **forgotten = &self->table.buckets[BUCKETS], *file;
+
 	/* whoever is in serve() has a reference, so nothing is in use */
 	table_clear(&self->table);
+	while ((file = *forgotten)) {
+		*forgotten = file->next;
+		table_free_file(file);
+	}
 	pthread_mutex_destroy(&self->table.lock);
 	Py_TYPE(self)->tp_free(self);
 }

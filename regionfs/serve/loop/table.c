@@ -8,9 +8,7 @@
 #include <fcntl.h>
 #include <stdlib.h>
 #include <sys/uio.h>
-#include <sys/vfs.h>
 #include <unistd.h>
-#include <linux/magic.h>
 
 static struct file *find(struct table *table, uint64_t ino)
 {
@@ -21,12 +19,24 @@ static struct file *find(struct table *table, uint64_t ino)
 	return file;
 }
 
-/* With the table's lock. */
-static void let_go(struct table *table, struct handle *handle)
+/* With the table's lock; what nobody uses any more goes to `unused`, for close_all() without it. */
+static void let_go(struct table *table, struct handle *handle, struct handle **unused)
 {
 	if (--handle->users == 0) {
-		close(handle->fd);
 		table->open--;
+		handle->next = *unused;
+		*unused = handle;
+	}
+}
+
+/* May take time: a network's file system writes back what is dirty. */
+static void close_all(struct handle *unused)
+{
+	while (unused) {
+		struct handle *handle = unused;
+
+		unused = handle->next;
+		close(handle->fd);
 		free(handle);
 	}
 }
@@ -132,44 +142,92 @@ int table_hold(struct table *table, uint64_t ino, uint64_t offset, uint32_t leng
 
 void table_release(struct table *table, struct file *file, const struct piece *pieces, int count)
 {
+	struct handle *unused = NULL;
+
 	pthread_mutex_lock(&table->lock);
 	file->users--;
 	for (int index = 0; index < count; index++)
 		if (pieces[index].handle)
-			let_go(table, pieces[index].handle);
+			let_go(table, pieces[index].handle, &unused);
 	pthread_mutex_unlock(&table->lock);
+	close_all(unused);
 }
 
-void table_count(struct table *table, struct file *file, bool writing, uint64_t bytes)
+bool table_count(struct table *table, struct file *file, bool writing, uint64_t bytes)
 {
+	bool known;
+
 	pthread_mutex_lock(&table->lock);
-	if (writing) {
+	known = !file->forgotten;
+	if (writing && known) {
 		file->counts.writes++;
 		file->counts.write_bytes += bytes;
-	} else {
+	} else if (!writing) {
 		file->counts.reads++;
 		file->counts.read_bytes += bytes;
 	}
 	pthread_mutex_unlock(&table->lock);
-}
-
-struct counts table_take_counts(struct table *table, struct file *file)
-{
-	struct counts taken;
-
-	pthread_mutex_lock(&table->lock);
-	taken = file->counts;
-	file->counts = (struct counts){0};
-	pthread_mutex_unlock(&table->lock);
-	return taken;
+	return known;
 }
 
 void table_free_file(struct file *file)
 {
 	for (int index = 0; index < COLUMNS; index++)
 		PyBuffer_Release(&file->buffers[index]);
+	Py_XDECREF(file->counters);
 	free(file->handle);
 	free(file);
+}
+
+static bool counted(const struct file *file)
+{
+	return file->counts.reads || file->counts.writes;
+}
+
+/* Free what was forgotten, has been harvested and is no longer in use. */
+static void sweep(struct table *table)
+{
+	struct file *unused = NULL, *file;
+
+	pthread_mutex_lock(&table->lock);
+	for (struct file **at = &table->buckets[BUCKETS]; (file = *at);) {
+		if (file->users || counted(file)) {
+			at = &file->next;
+			continue;
+		}
+		*at = file->next;
+		file->next = unused;
+		unused = file;
+	}
+	pthread_mutex_unlock(&table->lock);
+	while ((file = unused)) {
+		unused = file->next;
+		table_free_file(file);
+	}
+}
+
+Py_ssize_t table_harvest(struct table *table, struct row **rows)
+{
+	Py_ssize_t count = 0;
+
+	pthread_mutex_lock(&table->lock);
+	for (int index = 0; index <= BUCKETS; index++)
+		for (struct file *file = table->buckets[index]; file; file = file->next)
+			count += counted(file);
+	*rows = malloc((count + 1) * sizeof **rows);
+	if (!*rows)
+		count = -1;
+	for (Py_ssize_t index = 0, row = 0; *rows && index <= BUCKETS; index++) {
+		for (struct file *file = table->buckets[index]; file; file = file->next) {
+			if (!counted(file))
+				continue;
+			(*rows)[row++] = (struct row){Py_NewRef(file->counters), file->counts};
+			file->counts = (struct counts){0};
+		}
+	}
+	pthread_mutex_unlock(&table->lock);
+	sweep(table);
+	return count;
 }
 
 bool table_knows(struct table *table, uint64_t ino)
@@ -201,7 +259,6 @@ bool table_add(struct table *table, long epoch, struct file *file)
 static struct handle *duplicate(int fd)
 {
 	struct handle *handle = calloc(1, sizeof *handle);
-	struct statfs found;
 
 	if (!handle)
 		return NULL;
@@ -211,51 +268,31 @@ static struct handle *duplicate(int fd)
 		return NULL;
 	}
 	handle->users = 1;
-	/* a tmpfs knows no RWF_NOWAIT, and has no disk to wait for */
-	handle->flags = fstatfs(fd, &found) || found.f_type != TMPFS_MAGIC ? RWF_NOWAIT : 0;
+	/* only what lies in memory has seals: it has no disk to wait for, and knows no RWF_NOWAIT */
+	handle->flags = fcntl(fd, F_GET_SEALS) < 0 ? RWF_NOWAIT : 0;
 	return handle;
 }
 
 bool table_use(struct table *table, long epoch, uint64_t ino, Py_ssize_t target, int fd)
 {
 	struct file *file;
-	bool room;
+	bool room = true;
 
 	pthread_mutex_lock(&table->lock);
-	room = table->open < table->bound;
-	file = room && epoch == table->epoch ? find(table, ino) : NULL;
+	file = epoch == table->epoch ? find(table, ino) : NULL;
 	if (file && target >= 0 && target < file->handles && !file->handle[target]) {
-		file->handle[target] = duplicate(fd);
-		table->open += file->handle[target] != NULL;
+		room = table->open < table->bound;
+		if (room && (file->handle[target] = duplicate(fd)))
+			table->open++;
 	}
 	pthread_mutex_unlock(&table->lock);
 	return room;
 }
 
-/* Free what was forgotten and is no longer in use. */
-static void sweep(struct table *table)
-{
-	struct file *unused = NULL, *file;
-
-	pthread_mutex_lock(&table->lock);
-	for (struct file **at = &table->forgotten; (file = *at);) {
-		if (file->users) {
-			at = &file->next;
-			continue;
-		}
-		*at = file->next;
-		file->next = unused;
-		unused = file;
-	}
-	pthread_mutex_unlock(&table->lock);
-	while ((file = unused)) {
-		unused = file->next;
-		table_free_file(file);
-	}
-}
-
 void table_clear(struct table *table)
 {
+	struct handle *unused = NULL;
+
 	pthread_mutex_lock(&table->lock);
 	table->epoch++;
 	for (int index = 0; index < BUCKETS; index++) {
@@ -264,13 +301,15 @@ void table_clear(struct table *table)
 		while ((file = table->buckets[index])) {
 			for (Py_ssize_t target = 0; target < file->handles; target++)
 				if (file->handle[target])
-					let_go(table, file->handle[target]);
-			file->handles = 0;
+					let_go(table, file->handle[target], &unused);
+			file->forgotten = true;
 			table->buckets[index] = file->next;
-			file->next = table->forgotten;
-			table->forgotten = file;
+			file->next = table->buckets[BUCKETS];
+			table->buckets[BUCKETS] = file;
 		}
 	}
 	pthread_mutex_unlock(&table->lock);
-	sweep(table);
+	Py_BEGIN_ALLOW_THREADS
+	close_all(unused);
+	Py_END_ALLOW_THREADS
 }

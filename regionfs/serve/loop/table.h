@@ -9,11 +9,12 @@
 #include <stdint.h>
 
 enum { HOLE = -1, ERROR = -2 };          /* targets, as in regions.py; those below are blobs */
-enum { PIECES = 512, BUCKETS = 1024 };   /* pieces of a request at most; buckets of a table */
+enum { PIECES = 512, BUCKETS = 1 << 14 };  /* pieces of a request at most; buckets of a table */
 enum { COLUMNS = 5 };                    /* of regions.Columns */
 
 /* A source's descriptor; the last user closes it. */
 struct handle {
+	struct handle *next;    /* among those to close */
 	int fd;
 	int flags;              /* of preadv2: what keeps a read from waiting for a disk */
 	long users;
@@ -24,12 +25,13 @@ struct counts {
 	uint64_t reads, read_bytes, writes, write_bytes;
 };
 
-/* A composite file. Its map never changes; freed by who holds the interpreter's lock, for the buffers are Python's. */
+/* A composite file. Its map never changes; freed by who holds the interpreter's lock, for the objects are Python's. */
 struct file {
 	struct file *next;
 	uint64_t ino;
 	long users;             /* requests under way */
 	bool whole, writable;   /* all of one source, of whatever size; takes WRITEs */
+	bool forgotten;
 	int64_t size, count;
 	Py_buffer buffers[COLUMNS];
 	const int64_t *starts, *ends, *shifts;
@@ -37,6 +39,13 @@ struct file {
 	const uint8_t *rw;
 	Py_ssize_t handles;
 	struct handle **handle; /* by target; NULL where none is known yet */
+	PyObject *counters;     /* where Python keeps what was counted */
+	struct counts counts;
+};
+
+/* What was counted of one file, and for whom; the reference is the owner's. */
+struct row {
+	PyObject *counters;
 	struct counts counts;
 };
 
@@ -52,8 +61,7 @@ struct table {
 	pthread_mutex_t lock;
 	long epoch;             /* how often everything was forgotten */
 	long open, bound;       /* descriptors */
-	struct file *buckets[BUCKETS];
-	struct file *forgotten; /* still in use when they were forgotten */
+	struct file *buckets[BUCKETS + 1];  /* the last one holds what was forgotten, until it is harvested */
 };
 
 /* By whoever serves; no lock of Python's is needed. */
@@ -62,18 +70,20 @@ struct table {
 int table_hold(struct table *table, uint64_t ino, uint64_t offset, uint32_t length, bool writing,
 	       struct piece *pieces, struct file **held);
 void table_release(struct table *table, struct file *file, const struct piece *pieces, int count);
-void table_count(struct table *table, struct file *file, bool writing, uint64_t bytes);
+/* False when the file was forgotten meanwhile. */
+bool table_count(struct table *table, struct file *file, bool writing, uint64_t bytes);
 
-/* With the interpreter's lock: the columns of a file are Python's. */
+/* With the interpreter's lock: what a file refers to is Python's. */
 
-/* What was counted since it was taken last. */
-struct counts table_take_counts(struct table *table, struct file *file);
+/* What was counted since this was asked last; the number of *rows, which the caller frees, or -1 without memory. */
+Py_ssize_t table_harvest(struct table *table, struct row **rows);
 void table_free_file(struct file *file);
 /* False when it is known already, or everything was forgotten since `epoch`. */
 bool table_add(struct table *table, long epoch, struct file *file);
 bool table_knows(struct table *table, uint64_t ino);
-/* Read and write `target` of a file through a duplicate of fd; false when there are too many. */
+/* Read and write `target` of a file through a duplicate of fd; false when it would be one too many. */
 bool table_use(struct table *table, long epoch, uint64_t ino, Py_ssize_t target, int fd);
+/* Forget all files, and close what no request under way uses; lets go of the interpreter's lock meanwhile. */
 void table_clear(struct table *table);
 
 #endif
