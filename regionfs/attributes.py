@@ -62,24 +62,25 @@ class AttributeReader:
 
     def _whole_attributes(self, node: FileNode, key: str) -> Attributes:
         """The source's own, less what the mount does not give: set-id bits, write bits of a ro file."""
-        found = os.fstat(node.sources.fd(key))
+        found = node.sources.status(key)
         mode = stat.S_IMODE(found.st_mode) & (0o777 if node.spec.writable else 0o555)
-        size = self.size(node)
-        blocks = -(-size // 512) if stat.S_ISBLK(found.st_mode) else found.st_blocks
+        size, blocks = found.st_size, found.st_blocks
+        if stat.S_ISBLK(found.st_mode):
+            size = node.sources.facts(key).size
+            blocks = -(-size // 512)
         return Attributes(node.ino, size, blocks, found.st_atime_ns, found.st_mtime_ns, found.st_ctime_ns,
                           stat.S_IFREG | (mode if node.spec.mode is None else node.spec.mode), 1,
                           found.st_uid, found.st_gid)
 
     def _allocated(self, node: FileNode, seen: list[SourceFacts]) -> int:
         """512-byte units with data; counted again when a source changed."""
-        state = tuple(found.stamp for found in seen)
-        if node.allocated is None or node.allocated[0] != state:
+        if node.allocated is None or node.allocated[0] != seen:
             assert node.spec.regions is not None
             try:
                 units = -(-execute.allocated(node.spec.regions, node.sources) // 512)
             except (RegionfsError, OSError):
                 units = -(-node.spec.regions.size // 512)
-            node.allocated = (state, units)
+            node.allocated = (seen, units)
         return node.allocated[1]
 
     def size(self, node: FileNode) -> int:
@@ -87,9 +88,8 @@ class AttributeReader:
         if node.spec.regions is not None:
             return node.spec.regions.size
         assert node.spec.whole is not None
-        if node.sources.facts(node.spec.whole).kind == "block":
-            return node.sources.facts(node.spec.whole).size
-        return os.fstat(node.sources.fd(node.spec.whole)).st_size
+        first = node.sources.facts(node.spec.whole)
+        return first.size if first.kind == "block" else node.sources.status(node.spec.whole).st_size
 
 
 def _last_seen(sources: Sources, key: str) -> SourceFacts:

@@ -12,8 +12,10 @@ from __future__ import annotations
 
 import errno
 import os
+import stat
 import threading
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 
@@ -45,6 +47,7 @@ class Sources:
         self._rw = _rw_keys(manifest)
         self._needed = _needed_sizes(manifest)
         self._facts = dict(inspect_sources(manifest) if facts is None else facts)
+        self._seen: dict[str, SourceFacts] = {}  # what look() found last, of sources that it need not inspect in full
         self.blocking: set[str] = set()  # keys whose file system knows no RWF_NOWAIT
 
     def __enter__(self) -> Sources:
@@ -95,14 +98,33 @@ class Sources:
 
     def look(self, key: str) -> SourceFacts:
         """What the source's path shows now. Raises SourceError when that cannot serve any more."""
-        spec, first = self._specs[key], self._facts[key]
+        spec, seen = self._specs[key], self._seen.get(key)
+        if seen is not None and seen.hold(spec.place):
+            return seen
+        first = self._facts[key]
         now = inspect_source(spec.place, writable=key in self._rw, confine=_confine(spec, self._confine))
         _check_same(now, first, spec.path)
         if spec.size is not None and now.size != spec.size:
             raise SourceError(f"{spec.path} has {now.size} bytes, the manifest pins {spec.size}")
         if now.size < self._needed.get(key, 0):
             raise SourceError(f"{spec.path} shrank to {now.size} bytes; the map needs {self._needed[key]}")
+        # a file system may turn read-only, and the way beneath a directory is to be gone each time
+        if now.kind == "file" and key not in self._rw and self._confine is None:
+            self._seen[key] = now = first if now == first else now
         return now
+
+    def status(self, key: str) -> os.stat_result:
+        """What stat(2) shows of the source now. Raises SourceError or OSError.
+
+        Of its descriptor, once it was opened: a file that took its path's place since then does not matter.
+        """
+        fd, first = self._fds.get(key), self._facts[key]
+        if fd is None and first.kind == "file" and self._confine is None:
+            with suppress(OSError):  # opening tells why
+                found = self._specs[key].place.stat()
+                if (found.st_dev, found.st_ino) == first.identity and stat.S_ISREG(found.st_mode):
+                    return found
+        return os.fstat(self.fd(key) if fd is None else fd)
 
     def sync(self, keys: Iterable[str], data_only: bool) -> None:
         """fsync every one of `keys`; all are tried, then the first error is raised, an OSError."""

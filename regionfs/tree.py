@@ -48,7 +48,7 @@ class FileNode:
     generation: int = 0    # of its inode number: raised whenever the file's handles part from those before
     counters: Counters = field(default_factory=Counters)
     cached: object = None  # the stamps of its sources that the kernel's page cache was filled from
-    allocated: tuple[object, int] | None = None  # (stamps of its sources, 512-byte units with data)
+    allocated: tuple[object, int] | None = None  # (facts of its sources, 512-byte units with data)
     trouble: str = ""      # the log line its last failed open wrote; said once
 
 

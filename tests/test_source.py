@@ -183,15 +183,67 @@ TROUBLE: dict[str, tuple[str, Callable[[Path], None], str]] = {
 }
 
 
+@pytest.mark.parametrize("looks", [0, 1, 2])
 @pytest.mark.parametrize("what", TROUBLE)
-def test_look_names_the_trouble(sources: Sources, tmp_path: Path, what: str) -> None:
-    """A source that cannot serve any more raises SourceError with its path and the reason."""
+def test_look_names_the_trouble(sources: Sources, tmp_path: Path, what: str, looks: int) -> None:
+    """A source that cannot serve any more raises SourceError with path and reason, however often it was fine before."""
     key, spoil, message = TROUBLE[what]
     with sources:
+        for _ in range(looks):
+            sources.look(key)
         spoil(tmp_path / f"{key}.img")
         with pytest.raises(SourceError) as trouble:
             sources.look(key)
     assert message in str(trouble.value)
+
+
+def rewritten(path: Path) -> None:
+    """Other bytes, as many, and the old mtime."""
+    before = path.stat()
+    while path.stat().st_ctime_ns == before.st_ctime_ns:  # the clock of some file systems is coarse
+        path.write_bytes(bytes(before.st_size))
+        os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+
+
+CHANGES: dict[str, Callable[[Path], None]] = {
+    "longer": lambda path: os.truncate(path, 300),
+    "rewritten": rewritten,
+    "mode": lambda path: path.chmod(0o640),
+    "time": lambda path: os.utime(path, ns=(1, 1)),
+    "nothing": lambda path: None,
+}
+
+
+@pytest.mark.parametrize("what", CHANGES)
+def test_every_look_tells_what_a_first_look_would(sources: Sources, tmp_path: Path, what: str) -> None:
+    """A change after a look, and after many, is seen by the next: its facts are those of sources opened now."""
+    for key in ("a", "b"):
+        before = sources.look(key), sources.look(key)
+        CHANGES[what](tmp_path / f"{key}.img")
+        after = sources.look(key)
+        assert inspect_sources(loads(TEXT, tmp_path / "m.yaml"))[key] == after == sources.look(key)
+        assert (what == "nothing") == (after == before[0] == before[1])
+
+
+def test_status_needs_no_descriptor(sources: Sources, tmp_path: Path) -> None:
+    """What stat(2) says of the path until the source was opened; of the open file from then on."""
+    with sources:
+        before = open_descriptors()
+        assert (200, before) == (sources.status("a").st_size, open_descriptors())
+        sources.fd("a")
+        replaced(tmp_path / "a.img")
+        os.truncate(tmp_path / "a.img", 300)
+        assert 200 == sources.status("a").st_size
+
+
+@pytest.mark.parametrize("what", ["vanished", "replaced", "became a fifo"])
+def test_status_is_of_the_source_or_of_nothing(sources: Sources, tmp_path: Path, what: str) -> None:
+    """Another file at the path of a source that was not opened is not mistaken for it."""
+    _, spoil, _ = TROUBLE[what]
+    with sources:
+        spoil(tmp_path / "a.img")
+        with pytest.raises((SourceError, OSError)):
+            sources.status("a")
 
 
 def test_shrinking_within_what_the_map_needs_is_fine(sources: Sources, tmp_path: Path) -> None:

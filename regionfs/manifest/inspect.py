@@ -53,6 +53,19 @@ class SourceFacts:
         """Equal as long as nobody replaced, resized or wrote the source (DESIGN section 4, coherence)."""
         return (self.device, self.inode, self.rdev, self.size, self.mtime_ns, self.ctime_ns)
 
+    def hold(self, path: Path) -> bool:
+        """True when a regular file at `path` is the same as these facts in all of them, False also when stat(2) fails.
+
+        Then inspect_source would find nothing else: who may read a file does not change without its ctime.
+        """
+        try:
+            now = path.stat()
+        except OSError:
+            return False
+        return (now.st_ino == self.inode and now.st_ctime_ns == self.ctime_ns and now.st_mtime_ns == self.mtime_ns
+                and now.st_size == self.size and now.st_dev == self.device and now.st_blocks == self.blocks
+                and now.st_uid == self.uid and now.st_gid == self.gid and now.st_mode == stat.S_IFREG | self.mode)
+
 
 def inspect_source(path: Path, *, writable: bool = False, confine: Path | None = None) -> SourceFacts:
     """Facts about the regular file or block device at `path`, which this process may read.

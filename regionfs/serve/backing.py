@@ -101,7 +101,8 @@ class Backings:
         OSError: ESTALE when the name has to be looked up again; EINVAL for O_DIRECT where the backing file in
         use cannot do it.
         """
-        with self._alone(node.ino):
+        self._take(node.ino)
+        try:
             asked = self._asked.pop(header.pid, None)
             use = self._uses.get(node.ino)
             if use is None:
@@ -128,10 +129,15 @@ class Backings:
                     self._registry.backing_close(use.backing_id)
                 return None
             return use.backing_id
+        finally:
+            self._give_back(node.ino)
 
     def release(self, ino: int, unique: int) -> None:
         """A handle of the inode is gone; the last one frees the backing id. `unique` 0: not a request."""
-        with self._alone(ino):
+        if ino not in self._uses:  # its handles were answered without us
+            return
+        self._take(ino)
+        try:
             use = self._uses.get(ino)
             if use is None or self._counted(unique):
                 return
@@ -139,23 +145,24 @@ class Backings:
             self._write(unique, use)
             if not use.handles and use.backing_id:
                 self._registry.backing_close(use.backing_id)
+        finally:
+            self._give_back(ino)
 
     def close(self) -> None:
         """Let go of every composed file; handles that are still open go on."""
         self._composed.close()
 
-    @contextmanager
-    def _alone(self, ino: int) -> Iterator[None]:
-        with self._freed:
+    def _take(self, ino: int) -> None:
+        """Have an inode's entry for oneself, until _give_back."""
+        with self._lock:
             while ino in self._busy:
                 self._freed.wait()
             self._busy.add(ino)
-        try:
-            yield
-        finally:
-            with self._freed:
-                self._busy.discard(ino)
-                self._freed.notify_all()
+
+    def _give_back(self, ino: int) -> None:
+        with self._lock:
+            self._busy.discard(ino)
+            self._freed.notify_all()
 
     def _write(self, unique: int, use: Entry) -> bool:
         """Remember and write down; False when an inode finds no room."""

@@ -269,7 +269,6 @@ def _bare(ino: int, mode: int) -> Attributes:
 
 
 def _attr(found: Attributes, flags: int = 0) -> Attr:
-    (atime, atimensec), (mtime, mtimensec), (ctime, ctimensec) = (
-        divmod(stamp, 10**9) for stamp in (found.atime, found.mtime, found.ctime))
-    return Attr(found.ino, found.size, found.blocks, atime % 2**64, mtime % 2**64, ctime % 2**64,
-                atimensec, mtimensec, ctimensec, found.mode, found.nlink, found.uid, found.gid, 0, BLOCK, flags)
+    ino, size, blocks, atime, mtime, ctime, mode, nlink, uid, gid = found
+    return Attr(ino, size, blocks, atime // 10**9 % 2**64, mtime // 10**9 % 2**64, ctime // 10**9 % 2**64,
+                atime % 10**9, mtime % 10**9, ctime % 10**9, mode, nlink, uid, gid, 0, BLOCK, flags)
