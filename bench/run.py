@@ -40,7 +40,9 @@ from tests.sweep import session_root, unmount_all
 
 RESULTS = Path(__file__).resolve().parent / "results"
 QUICK_RESULT = Path(__file__).resolve().parent.parent / "build" / "bench-quick.json"
-QUICK_GROUPS = ("short", "clients", "placement")
+QUICK = ("read sequential 128 KiB, first touch", "read random 4 KiB, buffered", "read random 4 KiB, O_DIRECT",
+         "write sequential 128 KiB, buffered", "4 clients read random 4 KiB, O_DIRECT",
+         "read random 4 KiB, O_DIRECT, two cores")
 CACHES = Path("/proc/sys/vm/drop_caches")
 Views = dict[str, dict[bool, View]]  # subject -> O_DIRECT? -> where it shows the bytes
 
@@ -50,13 +52,13 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--quick", action="store_true", help="one short round, for a look; not for the README")
     parser.add_argument("--rounds", type=int)
     parser.add_argument("--seconds", type=float, help="of each measurement")
-    parser.add_argument("--minutes", type=float, default=15, help="no round begins that would not end within; 15")
+    parser.add_argument("--minutes", type=float, default=15.5, help="no round begins that would not end within")
     parser.add_argument("--subject", action="append", help="only this one (and the file); may be repeated")
     parser.add_argument("--workload", action="append", help="only names that contain this; may be repeated")
     parser.add_argument("--out", type=Path)
     parsed = parser.parse_args()
     parsed.rounds = parsed.rounds or (1 if parsed.quick else 5)
-    parsed.seconds = parsed.seconds or (0.1 if parsed.quick else 0.3)
+    parsed.seconds = parsed.seconds or (0.1 if parsed.quick else 0.25)
     stamp = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
     parsed.out = parsed.out or (QUICK_RESULT if parsed.quick else RESULTS / f"{stamp}.json")
     return parsed
@@ -229,7 +231,7 @@ def measure_all(options: argparse.Namespace, result: dict[str, Any], views: View
 
 def chosen_workloads(options: argparse.Namespace) -> list[Workload]:
     return [row for row in WORKLOADS
-            if (not options.quick or row.group in QUICK_GROUPS)
+            if (not options.quick or row.name in QUICK)
             and (not options.workload or any(text in row.name for text in options.workload))]
 
 

@@ -14,9 +14,10 @@ from bench.servers import Start, bind_mount, nbdfuse, over_directory, plain, qem
 from bench.store import COARSE, FINE, Layout, Store
 from bench.workloads import Workload
 
-SHAPES = frozenset(("short", "1 MiB", "depth 16"))
-MOST = SHAPES | {"mmap", "clients", "placement"}  # of the groups of workloads
+# groups of workloads
 FEW = frozenset(("short",))
+MANY = FEW | {"depth 16", "mmap", "clients", "placement"}
+MOST = MANY | {"1 MiB"}
 
 
 @dataclass(frozen=True)
@@ -58,9 +59,9 @@ SUBJECTS = (
     Subject("regionfs pyfuse3", "64 regions, pyfuse3 engine, userspace mode",
             regionfs(regions(COARSE, "rw"), "pyfuse3", "userspace"), FEW | {"depth 16"}),
     Subject("regionfs passthrough", "the file as `whole`", regionfs(whole, "native", "passthrough"),
-            SHAPES | {"mmap", "clients", "author"}),
+            MOST - {"placement"} | {"author"}),
     Subject("regionfs composed", "64 regions, read-only", regionfs(regions(COARSE, "ro"), "native", "composed"),
-            SHAPES | {"mmap", "clients"}, reads_only=True, fresh=True),
+            MOST - {"placement"}, reads_only=True, fresh=True),
     Subject("composed, 1,024 regions", "read-only, regions of 256 KiB",
             regionfs(regions(FINE, "ro"), "native", "composed"), FEW | {"1 MiB"}, reads_only=True, fresh=True),
     Subject("bind mount", "the file's directory, bound", bind_mount, FEW | {"author"}, "peers", own_cache=False),
@@ -73,8 +74,8 @@ SUBJECTS = (
     peer("passthrough_hp with passthrough", "the same of a newer libfuse, which lets the kernel read and write",
          over_directory(lambda source, point: [peers.passthrough_hp_newer(), "--foreground", source, point],
                         passthrough=True), FEW | {"author"}),
-    peer("nbdfuse", "nbdkit's split plugin, a file for each of 64 regions, under nbdfuse", nbdfuse),
-    peer("qemu-storage-daemon", "its FUSE export of a VMDK, an extent for each of 64 regions", qemu),
+    peer("nbdfuse", "nbdkit's split plugin, a file for each of 64 regions, under nbdfuse", nbdfuse, MANY),
+    peer("qemu-storage-daemon", "its FUSE export of a VMDK, an extent for each of 64 regions", qemu, MANY),
     peer("mergerfs", "over the file; with O_DIRECT over a tmpfs", over_directory(tool("mergerfs", "-f")), FEW,
          direct_store="memory"),
     peer("bindfs", "over the file", over_directory(tool("bindfs", "-f")), FEW),
