@@ -18,6 +18,7 @@ from regionfs.fs import Changes, FileSystem
 from regionfs.modes.choose import Mode
 from regionfs.serve.backing import Backings
 from regionfs.serve.iomap import IomapSession
+from regionfs.tree import Directory
 from regionfs.wire import abi, codec
 from regionfs.wire.abi import Opcode
 from regionfs.wire.parse import Request
@@ -42,6 +43,7 @@ from regionfs.wire.requests import (
 )
 
 ENTRY_SECONDS = 3600  # names change only when the manifest is read again, and then we say so
+MISSED_SECONDS = 60   # the same for a name that is not there; compilers ask for many
 ATTR_SECONDS = 1      # of a fixed-size file: its times follow the sources
 NAME_MAX = 255
 
@@ -83,7 +85,11 @@ class Handlers:
         }
 
     def _lookup(self, request: Request) -> bytes:
-        return codec.pack(self._entry(self._fs.lookup(request.header.nodeid, request.names[0])))
+        parent, name = request.header.nodeid, request.names[0]
+        directory = self._fs.tree.nodes.get(parent)
+        if isinstance(directory, Directory) and name not in directory.children:
+            return _NO_ENTRY
+        return codec.pack(self._entry(self._fs.lookup(parent, name)))
 
     def _getattr(self, request: Request) -> bytes:
         return codec.pack(self._attr_out(self._fs.getattr(request.header.nodeid)))
@@ -262,6 +268,9 @@ def _sized(value: bytes, body: GetxattrIn) -> bytes:
     if len(value) > body.size:
         raise OSError(errno.ERANGE, os.strerror(errno.ERANGE))
     return value
+
+
+_NO_ENTRY = codec.pack(EntryOut(0, 0, MISSED_SECONDS, 0, 0, 0, Attr(*[0] * len(Attr._fields))))
 
 
 def _bare(ino: int, mode: int) -> Attributes:

@@ -14,6 +14,8 @@ from regionfs.daemon import control, runtime
 from tests.faults.lives import FILES, MODES, SIZE, TORTURE, Lives, eventually, make_sources
 from tests.harness import Mount
 from tests.mounted.conftest import opened
+from tests.mounted.kernel import stopped
+from tests.worker import Worker
 
 HALF = SIZE // 2
 
@@ -136,6 +138,21 @@ def test_added_files_and_directories_appear(world: World) -> None:
     world.files.update({"new.bin": FILES["comp.bin"], "a/b/c.bin": FILES["comp.bin"]})
     assert "added new.bin\nadded a/b/c.bin\n3 files unchanged\n" == world.reload()
     assert [world.shown["comp.bin"]] * 2 == [path.read_bytes() for path in paths]
+
+
+@pytest.mark.timeout(30)
+def test_a_name_that_was_missed_is_not_asked_for_again(world: World) -> None:
+    """The kernel knows by itself, with every process of the mount stopped; until a reload brings the name."""
+    path = world.path("new.bin")
+    with Worker() as worker:
+        for _ in range(2):
+            with pytest.raises(FileNotFoundError):
+                worker.stat(path)
+        with stopped(world.mount), pytest.raises(FileNotFoundError):
+            worker.stat(path)
+        world.files["new.bin"] = FILES["user.bin"]
+        world.reload()
+        assert SIZE == worker.stat(path).st_size
 
 
 def test_a_removed_directory_goes_and_comes_back(world: World) -> None:
