@@ -1,6 +1,6 @@
 """Many small files: a walk, stat and open-read-close of 10,000, and a source tree that is read and compiled.
 
-    python -m bench.trees [--rounds N] [--quick] [--out FILE]
+    python -m bench.trees [--rounds N] [--minutes M] [--quick] [--out FILE]
 
 Every measurement begins with a mount made for it, so that the kernel knows no name of it: that is `first`; the same
 once more, on what the kernel then knows, is `again`. What lies below is warm for all. A round goes through the
@@ -38,6 +38,7 @@ from tests.harness import Mount
 from tests.sweep import mounts_below, session_root, unmount_all
 
 DIRECTORIES, FILES = 100, 100          # files in each directory
+QUICK_DIRECTORIES = 10                 # for a look
 LEAST, MOST = 2 << 10, 8 << 10         # bytes of a small file
 PACKS = 8                              # files that hold the small ones' bytes, for region maps
 PACKAGE = "musl"                       # a C library: many small C files, each with a dozen headers of its own
@@ -93,14 +94,14 @@ class Workload:
     what: str
     run: Callable[[Path, Store, Path], float]  # of the tree shown at a path; and a directory to write to
     source: bool = False                       # on the source tree, else on the small files
-    repeats: int = 3                           # measurements of "again" in one round
+    repeats: int = 2                           # measurements of "again" in one round
 
 
-def small_files(directory: Path) -> Store:
-    """10,000 files of random bytes; each one's first and second half also lie in two of the packs."""
+def small_files(directory: Path, directories: int = DIRECTORIES) -> Store:
+    """Files of random bytes; each one's first and second half also lie in two of the packs."""
     random, regions = Random(8), {}
     packs = [(directory / f"pack{number}.img").open("wb") for number in range(PACKS)]
-    for number in range(DIRECTORIES * FILES):
+    for number in range(directories * FILES):
         path = f"d{number // FILES:02}/f{number % FILES:02}"
         data = random.randbytes(random.randrange(LEAST, MOST))
         (target := directory / "plain" / path).parent.mkdir(parents=True, exist_ok=True)
@@ -222,6 +223,8 @@ SUBJECTS = (
             peer(peers.passthrough_ll, lambda source, point: ["-f", "-o", f"source={source}", point])),
     Subject("passthrough_hp", "libfuse's C++ example",
             peer(peers.passthrough_hp, lambda source, point: ["--foreground", source, point]), compiles=True),
+    Subject("passthrough_hp with passthrough", "the same of a newer libfuse, which lets the kernel read and write",
+            peer(peers.passthrough_hp_newer, lambda source, point: ["--foreground", source, point]), compiles=True),
     Subject("mergerfs", "of Debian, over this one branch",
             peer(installed("mergerfs"), lambda source, point: ["-f", source, point])),
     Subject("bindfs", "of Debian", peer(installed("bindfs"), lambda source, point: ["-f", source, point])),
@@ -275,9 +278,9 @@ def _timed(command: Sequence[str | Path], cwd: Path | None = None) -> float:
 
 
 WORKLOADS = (
-    Workload("find", "find -type f over 10,000 files", find),
-    Workload("stat", "stat(2) of 10,000 files", client("stat")),
-    Workload("open-read-close", "open, read to the end and close each of 10,000 files", client("open")),
+    Workload("find", "find -type f", find),
+    Workload("stat", "stat(2) of each file", client("stat")),
+    Workload("open-read-close", "each file opened, read to its end and closed", client("open")),
     Workload("tar", f"tar of the source tree of {PACKAGE} into a pipe", tar, source=True),
     Workload("build", f"make -j2 of {' and '.join(COMPILED)} in it", build, source=True, repeats=1),
 )
@@ -293,7 +296,7 @@ def _client() -> Path:
 
 
 @contextlib.contextmanager
-def stores() -> Iterator[tuple[dict[bool, Store], Path]]:
+def stores(directories: int) -> Iterator[tuple[dict[bool, Store], Path]]:
     """The small files, the source tree (True) and a directory for objects; unmounted and removed at the end."""
     with tempfile.TemporaryDirectory(prefix="regionfs-bench-", dir=session_root()) as name, \
             contextlib.ExitStack() as stack:
@@ -301,7 +304,7 @@ def stores() -> Iterator[tuple[dict[bool, Store], Path]]:
         directory = Path(name)
         for part in ("small", "source", "scratch"):
             (directory / part).mkdir()
-        made = {False: small_files(directory / "small"), True: source_files(directory / "source")}
+        made = {False: small_files(directory / "small", directories), True: source_files(directory / "source")}
         os.sync()
         yield made, directory / "scratch"
 
@@ -350,24 +353,29 @@ def measure(number: int, subjects: Sequence[Subject], made: Mapping[bool, Store]
 def main() -> None:
     parser = argparse.ArgumentParser(prog="bench.trees", description="Many small files.")
     parser.add_argument("--rounds", type=int)
-    parser.add_argument("--quick", action="store_true", help="one round, for a look; not for the README")
+    parser.add_argument("--minutes", type=float, default=3, help="no round begins that would end later")
+    parser.add_argument("--quick", action="store_true", help="one round of fewer files, for a look; not for the README")
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that what was begun is undone
-    began = datetime.datetime.now()
+    began, first = datetime.datetime.now(), time.monotonic()
     out = options.out or (QUICK_RESULT if options.quick else trees_table.RESULTS / f"{began:%Y%m%d-%H%M%S}.json")
-    rounds = options.rounds or (1 if options.quick else 3)
+    rounds = options.rounds or (1 if options.quick else 5)
     result: dict[str, Any] = {
-        "started": began.isoformat(timespec="seconds"), "rounds": rounds, "machine": machine(),
-        "subjects": {}, "runs": [], "workloads": [{"name": row.name, "what": row.what} for row in WORKLOADS],
+        "started": began.isoformat(timespec="seconds"), "rounds": 0, "machine": machine(), "subjects": {}, "runs": [],
+        "workloads": [{"name": row.name, "what": row.what} for row in WORKLOADS],
     }
-    with stores() as (made, scratch):
-        subjects = check_all(made, result["subjects"])
-        for row in result["workloads"]:
-            workload = next(workload for workload in WORKLOADS if workload.name == row["name"])
+    with stores(QUICK_DIRECTORIES if options.quick else DIRECTORIES) as (made, scratch):
+        for row, workload in zip(result["workloads"], WORKLOADS, strict=True):
             row["files"] = len(made[workload.source].paths)
-        for number in range(rounds):
-            result["runs"].extend(measure(number, subjects, made, scratch))
+        subjects = check_all(made, result["subjects"])
+        while result["rounds"] < rounds:
+            start = time.monotonic()
+            result["runs"].extend(measure(result["rounds"], subjects, made, scratch))
+            result["rounds"] += 1
+            now = time.monotonic()
+            if now - first + now - start > 60 * options.minutes:
+                break
     out.parent.mkdir(parents=True, exist_ok=True)
     out.write_text(json.dumps(result, indent=1) + "\n")
     print(trees_table.markdown(result))

@@ -70,21 +70,20 @@ def markdown(result: Result) -> str:
         for touch in TOUCHES:
             cells = (cell(result, row["name"], touch, subject) for subject in present)
             lines.append(f"|{row['name']}, {touch}|" + "|".join(cells) + "|")
-    lines += ["", *_against_hp(result), ""]
+    lines += ["", *(_against(result, peer) for peer in present if peer.startswith("passthrough_hp")), ""]
     lines += [f"- {row['name']}: {row['what']}, {row['files']:,} files" for row in result["workloads"]]
     lines += [f"- {name}: {entry['what']}" + (f"; **missing**: {entry['missing']}" if entry["missing"] else "")
               for name, entry in result["subjects"].items()]
     return "\n".join(lines)
 
 
-def _against_hp(result: Result) -> list[str]:
-    """Open-read-close as a rate against passthrough_hp's: more is better."""
+def _against(result: Result, peer: str) -> str:
+    """Open-read-close as a rate against a peer's: more is better."""
     words = []
     for subject in ("regionfs passthrough", "regionfs userspace"):
-        shares = {touch: ratio(result, "open-read-close", touch, "passthrough_hp", subject) for touch in TOUCHES}
-        if all(shares.values()):
-            words.append(f"{subject} " + ", ".join(f"{touch} {share:.2f}" for touch, share in shares.items()))
-    return [f"Files a second in open-read-close, of passthrough_hp's: {'; '.join(words)}."] if words else []
+        shares = {touch: ratio(result, "open-read-close", touch, peer, subject) for touch in TOUCHES}
+        words += [f"{subject} " + ", ".join(f"{touch} {share:.2f}" for touch, share in shares.items() if share)]
+    return f"- open-read-close as files a second, of {peer}'s: {'; '.join(words)}"
 
 
 def publish(path: Path) -> None:

@@ -36,7 +36,7 @@ def test_cells_are_median_times_spreads_and_ratios_to_the_plain_tree() -> None:
 
 def test_opens_are_compared_with_passthrough_hp_as_rates() -> None:
     """Twice its time is half its rate."""
-    assert ("Files a second in open-read-close, of passthrough_hp's: regionfs passthrough first 0.50, again 1.25."
+    assert ("- open-read-close as files a second, of passthrough_hp's: regionfs passthrough first 0.50, again 1.25; "
             in trees_table.markdown(RESULT))
 
 
