@@ -1,10 +1,23 @@
 """The optional accelerator; everything else is in pyproject.toml. Without a C compiler all is done in Python."""
 
+import subprocess
+
 from setuptools import Extension, setup
 
 LOOP = "regionfs/serve/loop"
 
+
+def liburing() -> bool:
+    """Whether answers can be sent together; without it they go one by one."""
+    try:
+        return subprocess.run(["pkg-config", "--exists", "liburing"], check=False).returncode == 0
+    except OSError:
+        return False
+
+
+ring = liburing()
 setup(ext_modules=[Extension(
-    "regionfs.serve._fast", [f"{LOOP}/{name}.c" for name in ("loop", "table", "module")],
-    depends=[f"{LOOP}/{name}.h" for name in ("loop", "table")], define_macros=[("_GNU_SOURCE", None)],
+    "regionfs.serve._fast", [f"{LOOP}/{name}.c" for name in ("loop", "module", "replies", "table")],
+    depends=[f"{LOOP}/{name}.h" for name in ("loop", "replies", "table")],
+    define_macros=[("_GNU_SOURCE", None)] + [("HAVE_LIBURING", None)] * ring, libraries=["uring"] * ring,
     extra_compile_args=["-O2", "-Wall", "-Wextra", "-Wno-missing-field-initializers"], optional=True)])

@@ -38,6 +38,7 @@ class FastPath:
     def __init__(self, fs: FileSystem, fd: int) -> None:
         self._fs, self._device = fs, fd
         self._table = table()
+        os.set_blocking(fd, self._table is None)  # the loop asks whether there is more, and waits in poll(2)
         fs.on_share = self.forget
 
     def receive(self, request: memoryview, answer: memoryview, relay: Relay) -> int | None:

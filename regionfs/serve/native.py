@@ -57,9 +57,10 @@ class Server:
         self._relay = Relay(self._lead)
         self._late = Late()
         self._fast = FastPath(fs, fd)
+        self._broken: OSError | None = None  # what ended the serving before the mount was gone
 
     def run(self, resume: bool = False) -> None:
-        """Answer requests in this thread and as many more as disks keep waiting.
+        """Answer requests in this thread and as many more as disks keep waiting. OSError when the device fails.
 
         With `resume` another server died on this connection: what it left unanswered comes again.
         """
@@ -70,6 +71,8 @@ class Server:
                 self._backings.recover()
             self._send(codec.notify(NotifyCode.RESEND))
         self._relay.run()
+        if self._broken is not None:
+            raise self._broken
         self._backings.close()
         if self.iomap is not None:
             self.iomap.close()
@@ -115,11 +118,11 @@ class Server:
                 self._send((codec.error(_unique(request, abs(size)), errno.EIO),))
 
     def _receive(self, request: memoryview, answer: memoryview) -> int | None:
-        """As FastPath.receive, but errors end the serving."""
+        """As FastPath.receive, but an error ends the serving."""
         try:
             return self._fast.receive(request, answer, self._relay)
         except OSError as error:
-            log.error("reading the FUSE device: %s", error)
+            self._broken = error
             return 0
 
     def _answer(self, request: memoryview, size: int, answer: memoryview, *, waits: bool) -> None:

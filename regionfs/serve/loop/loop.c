@@ -12,8 +12,11 @@
  */
 #include "loop.h"
 
+#include "replies.h"
+
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <sys/uio.h>
@@ -22,6 +25,7 @@
 
 enum { OPCODE_READ = 15, OPCODE_WRITE = 16 };
 enum { WRITE_CACHE = 1, WRITE_KILL_SUIDGID = 4 };
+enum { SMALL = 32 << 10 };  /* bytes; the answer to a larger READ waits for no other */
 
 struct request {
 	uint32_t length, opcode;
@@ -89,35 +93,27 @@ static bool store(const struct piece *pieces, int count, const char *data)
 	return true;
 }
 
-/* False when Python shall answer: this did not reach the kernel. */
-static bool answer(int device, const void *reply, size_t size)
-{
-	/* ENOENT: nobody waits for it any more; ENODEV: the mount has ended */
-	return write(device, reply, size) >= 0 || errno == ENOENT || errno == ENODEV;
-}
-
-static enum outcome do_read(struct table *table, int device, const struct request *request, char *buffer, size_t room)
+static enum outcome do_read(struct table *table, const struct request *request, struct replies *replies)
 {
 	struct piece pieces[PIECES];
-	struct reply *reply = (struct reply *)buffer;
+	char *place = replies_place(replies, sizeof(struct reply) + request->count);
 	struct file *file;
 	int count;
 	int64_t done;
-	bool sent = false;
 
-	if (request->count > room - sizeof *reply)
+	if (!place)
 		return UNKNOWN;
 	count = table_hold(table, request->ino, request->offset, request->count, false, pieces, &file);
 	if (count < 0)
 		return UNKNOWN;
-	done = fetch(file, pieces, count, buffer + sizeof *reply);
+	done = fetch(file, pieces, count, place + sizeof(struct reply));
 	if (done >= 0) {
-		*reply = (struct reply){sizeof *reply + done, 0, request->unique};
+		*(struct reply *)place = (struct reply){sizeof(struct reply) + done, 0, request->unique};
 		table_count(table, file, false, done);
-		sent = answer(device, reply, sizeof *reply + done);
+		replies_add(replies, sizeof(struct reply) + done);
 	}
 	table_release(table, file, pieces, count);
-	return sent ? DONE : WAITS;
+	return done >= 0 ? DONE : WAITS;
 }
 
 static void safe(struct turns *turns, int64_t since)
@@ -143,17 +139,21 @@ static bool risk(struct turns *turns, int64_t *since)
 	return false;
 }
 
-static enum outcome do_write(struct table *table, int device, const struct request *request, struct turns *turns)
+static enum outcome do_write(struct table *table, const struct request *request, struct replies *replies,
+			     struct turns *turns)
 {
 	struct piece pieces[PIECES];
-	struct write_reply reply = {{sizeof reply, 0, request->unique}, request->count, 0};
 	struct file *file;
+	char *place;
 	int count;
 	int64_t since;
-	bool sent = false;
+	bool done;
 
 	/* pages of a mapping, set-id bits and O_APPEND have rules of their own */
 	if (request->io_flags & (WRITE_CACHE | WRITE_KILL_SUIDGID) || request->flags & O_APPEND)
+		return UNKNOWN;
+	/* nobody's answer waits for a disk that another one writes to */
+	if (!replies_send(replies) || !(place = replies_place(replies, sizeof(struct write_reply))))
 		return UNKNOWN;
 	count = table_hold(table, request->ino, request->offset, request->count, true, pieces, &file);
 	if (count < 0)
@@ -163,33 +163,62 @@ static enum outcome do_write(struct table *table, int device, const struct reque
 		return UNKNOWN;
 	}
 	/* forgotten meanwhile: another file may show these bytes by now, and Python drops what the kernel holds of it */
-	if (store(pieces, count, (const char *)(request + 1)) && table_count(table, file, true, request->count))
-		sent = answer(device, &reply, sizeof reply);
+	done = store(pieces, count, (const char *)(request + 1)) && table_count(table, file, true, request->count);
+	if (done) {
+		*(struct write_reply *)place = (struct write_reply){{sizeof(struct write_reply), 0, request->unique},
+								    request->count, 0};
+		replies_add(replies, sizeof(struct write_reply));
+	}
 	table_release(table, file, pieces, count);
 	safe(turns, since);
-	return sent ? DONE : UNKNOWN;
+	return done ? DONE : UNKNOWN;
+}
+
+static enum outcome do_request(struct table *table, const struct request *request, ssize_t size,
+			       struct replies *replies, struct turns *turns)
+{
+	if (size < (ssize_t)sizeof *request || request->length != size)
+		return UNKNOWN;
+	if (request->opcode == OPCODE_READ && size == sizeof *request)
+		return do_read(table, request, replies);
+	if (request->opcode == OPCODE_WRITE && size - sizeof *request == request->count)
+		return do_write(table, request, replies, turns);
+	return UNKNOWN;
 }
 
 enum ended loop_serve(struct table *table, int device, struct span buffer, struct span reply, struct turns *turns,
 		      int64_t turn, ssize_t *size)
 {
 	const struct request *request = buffer.start;
+	struct replies replies = {.device = device, .start = reply.start, .room = reply.length};
+	struct pollfd next = {device, POLLIN, 0};
+	bool together = false, waited = true;
 
 	while (turns->turn == turn) {
-		enum outcome outcome = UNKNOWN;
+		enum outcome outcome;
 
 		*size = read(device, buffer.start, buffer.length);
 		if (*size < 0 && errno == ENOENT) /* interrupted while it was read */
 			continue;
-		if (*size < 0)
+		if (*size < 0 && errno != EAGAIN)
 			return errno == ENODEV ? UNMOUNTED : FAILED;
-		if (*size == sizeof *request && request->length == *size && request->opcode == OPCODE_READ)
-			outcome = do_read(table, device, request, reply.start, reply.length);
-		else if (*size > (ssize_t)sizeof *request && request->length == *size &&
-			 request->opcode == OPCODE_WRITE && *size - sizeof *request == request->count)
-			outcome = do_write(table, device, request, turns);
+		if (*size < 0) {
+			together = replies.count > 1;
+			waited = !replies.count;
+			if (waited ? poll(&next, 1, -1) < 0 : !replies_send(&replies))
+				return FAILED;
+			continue;
+		}
+		outcome = do_request(table, request, *size, &replies, turns);
+		if (outcome == DONE && together && request->opcode == OPCODE_READ && request->count <= SMALL)
+			continue;
+		if (!replies_send(&replies))
+			return FAILED;
 		if (outcome != DONE)
 			return outcome == WAITS ? WAITING : REQUEST;
+		/* more came while this one was answered: the next ones may wait for each other */
+		together = together || !waited;
+		waited = false;
 	}
-	return TURNED;
+	return replies_send(&replies) ? TURNED : FAILED;
 }
