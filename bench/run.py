@@ -182,17 +182,29 @@ def forget() -> None:
     CACHES.write_text("3")
 
 
+def settle(workload: Workload, before: Workload | None, disk: Store) -> None:
+    """Before a row: nothing is left to be written, and the sources are warm; for writes in single pages.
+
+    What a write into the page cache costs depends on how large the folio is that it finds there. Reads find what
+    read-ahead leaves, in every round alike.
+    """
+    os.sync()
+    if workload.cold:
+        return
+    if before is None or before.writes != workload.writes:
+        with contextlib.suppress(OSError):
+            forget()
+    disk.warm(single_pages=workload.writes)
+
+
 def one_round(cells: Sequence[tuple[Workload, Subject]], views: Views, disk: Store, seconds: float,
               ) -> Iterator[dict[str, Any]]:
-    """Every cell once, in this order; the sources are warm, and nothing is left to be written, when a row begins."""
-    with contextlib.suppress(OSError):
-        forget()  # pages come back by reading alone, in every round alike
+    """Every cell once, in this order."""
     row = None
     for workload, subject in cells:
         if workload is not row:
+            settle(workload, row, disk)
             row = workload
-            os.sync()
-            disk.warm()
         figures = measure(workload, subject, views[subject.name][workload.direct], disk, seconds)
         yield {"workload": workload.name, "subject": subject.name, "load": os.getloadavg()[0], **figures}
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -64,9 +65,11 @@ class Store:
         for layout in layouts:
             layout.write(self.flat, self.directory)
 
-    def warm(self) -> None:
-        """Read every byte into the page cache."""
+    def warm(self, *, single_pages: bool) -> None:
+        """Read every byte that is not in the page cache into it: in single pages, or as read-ahead does."""
         for path in (self.flat, *self.directory.glob("*.img")):
             with path.open("rb", buffering=0) as file:
+                if single_pages:
+                    os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_RANDOM)
                 while file.read(1 << 20):
                     pass

@@ -61,25 +61,23 @@ class Workload:
         return "libaio" if self.direct else "io_uring"
 
 
-def _shapes() -> Iterator[Workload]:
-    """Read and write, buffered and O_DIRECT, one client."""
+def _shapes(verb: str) -> Iterator[Workload]:
+    """Buffered and O_DIRECT, one client."""
     shapes = (("sequential 1 MiB", "1 MiB", "", MIB, 1), ("sequential 128 KiB", "short", "", 128 << 10, 1),
               ("random 4 KiB", "short", "rand", 4096, 1), ("random 4 KiB, depth 16", "depth 16", "rand", 4096, 16))
-    for verb in ("read", "write"):
-        for shape, group, prefix, block, depth in shapes:
-            if verb == "read":
-                yield Workload(f"{verb} {shape}, first touch", group, prefix + verb, block, depth, first_touch=True)
-            yield Workload(f"{verb} {shape}, buffered", group, prefix + verb, block, depth)
-            yield Workload(f"{verb} {shape}, O_DIRECT", group, prefix + verb, block, depth, direct=True)
+    for shape, group, prefix, block, depth in shapes:
+        if verb == "read":
+            yield Workload(f"{verb} {shape}, first touch", group, prefix + verb, block, depth, first_touch=True)
+        yield Workload(f"{verb} {shape}, buffered", group, prefix + verb, block, depth)
+        yield Workload(f"{verb} {shape}, O_DIRECT", group, prefix + verb, block, depth, direct=True)
 
 
 WORKLOADS = (
-    *_shapes(),
+    *_shapes("read"),
     Workload("read sequential 128 KiB, mmap, first touch", "mmap", "read", 128 << 10, mmap=True, first_touch=True),
     Workload("read sequential 128 KiB, mmap", "mmap", "read", 128 << 10, mmap=True),
     Workload("read random 4 KiB, mmap, first touch", "mmap", "randread", 4096, mmap=True, first_touch=True),
     Workload("read random 4 KiB, mmap", "mmap", "randread", 4096, mmap=True),
-    Workload("write random 4 KiB, mmap", "mmap", "randwrite", 4096, mmap=True),
     Workload("4 clients read sequential 128 KiB, first touch", "clients", "read", 128 << 10, jobs=4, first_touch=True),
     Workload("4 clients read random 4 KiB, buffered", "clients", "randread", 4096, jobs=4),
     Workload("4 clients read random 4 KiB, O_DIRECT", "clients", "randread", 4096, jobs=4, direct=True),
@@ -87,6 +85,9 @@ WORKLOADS = (
              placement=SAME_CORE),
     Workload("read random 4 KiB, O_DIRECT, two cores", "placement", "randread", 4096, direct=True,
              placement=TWO_CORES),
+    # all writes together: they find the sources in single pages
+    *_shapes("write"),
+    Workload("write random 4 KiB, mmap", "mmap", "randwrite", 4096, mmap=True),
     # the last of a round, for they leave everyone cold
     *(Workload(f"patch author's {rw}", "author", rw, 4096, cold=True)
       for rw in ("read", "randread", "write", "randwrite")),
