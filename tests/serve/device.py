@@ -1,0 +1,175 @@
+"""The fast path on a socket in place of /dev/fuse: a message is a request, one that comes back its reply.
+
+Nothing runs beside the test: after each request comes one that the loop cannot answer, so that receive()
+returns. What the loop hands over is answered by nobody; a test does with execute what the engine would.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import socket
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from struct import Struct
+from types import TracebackType
+from typing import NamedTuple, Self
+
+from regionfs.fs import FileSystem
+from regionfs.manifest.load import load
+from regionfs.modes.choose import Choice, Mode
+from regionfs.serve.fast import FastPath
+from regionfs.serve.relay import AWAKE, SINCE, Relay
+from regionfs.source import Sources
+from tests.harness import PROJECT
+
+# linux/fuse.h: fuse_in_header, then fuse_read_in or fuse_write_in
+REQUEST = Struct("=IIQQIII4xQQIIQI4x")
+REPLY = Struct("=IiQ")           # fuse_out_header
+WRITTEN = Struct("=IiQI4x")      # and fuse_write_out
+READ, WRITE = 15, 16
+WRITE_CACHE, WRITE_LOCKOWNER, KILL_SUIDGID = 1, 2, 4
+UNIQUE = 4711
+ROOM = 1 << 17                   # bytes of a request or a reply
+STOP = b"stop"
+
+
+class Handed(NamedTuple):
+    """A request that came back for Python; `size` is negative for a READ that would wait for a disk."""
+
+    size: int
+
+
+class Leader(Relay):
+    """A relay whose only thread is the test, with a watchman who is awake and never looks."""
+
+    def __init__(self) -> None:
+        super().__init__(lambda relay: None)
+        self.turns[AWAKE] = 1
+
+    def leads(self) -> bool:
+        """Always."""
+        return True
+
+
+def read_request(ino: int, offset: int, count: int) -> bytes:
+    """A READ."""
+    return REQUEST.pack(REQUEST.size, READ, UNIQUE, ino, 0, 0, 0, 0, offset, count, 0, 0, 0)
+
+
+def write_request(ino: int, offset: int, data: bytes, io_flags: int = 0, flags: int = os.O_RDWR) -> bytes:
+    """A WRITE; `flags` are those of the file's open."""
+    return REQUEST.pack(REQUEST.size + len(data), WRITE, UNIQUE, ino, 0, 0, 0, 0, offset, len(data), io_flags, 0,
+                        flags) + data
+
+
+class Device:
+    """A FastPath over `fs`, and the kernel's end of its descriptor."""
+
+    def __init__(self, fs: FileSystem) -> None:
+        self.kernel, self._ours = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        for end in self.kernel, self._ours:
+            end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4 * ROOM)
+        self.fast, self.relay = FastPath(fs, self._ours.fileno()), Leader()
+        assert self.fast._table is not None
+        self.table = self.fast._table
+        self.request, self._answer = memoryview(bytearray(ROOM)), memoryview(bytearray(ROOM))
+
+    def receive(self) -> int | None:
+        """One call of the loop."""
+        return self.fast.receive(self.request, self._answer, self.relay)
+
+    def ask(self, message: bytes) -> bytes | Handed:
+        """The reply that the loop made to `message`, or what it handed over."""
+        self.kernel.send(message)
+        self.kernel.send(STOP)
+        size = self.receive()
+        assert size is not None
+        if bytes(self.request[:len(STOP)]) == STOP and size == len(STOP):
+            assert 0 == self.relay.turns[SINCE], "a request that is answered needs no watching"
+            return self.kernel.recv(ROOM)
+        assert len(STOP) == self.receive()
+        return Handed(size)
+
+    def read(self, ino: int, offset: int, count: int) -> bytes | Handed:
+        """The bytes of a READ, or that it was handed over."""
+        reply = self.ask(read_request(ino, offset, count))
+        if isinstance(reply, Handed):
+            return reply
+        assert (len(reply), 0, UNIQUE) == REPLY.unpack_from(reply)
+        return reply[REPLY.size:]
+
+    def write(self, ino: int, offset: int, data: bytes, io_flags: int = 0, flags: int = os.O_RDWR) -> int | Handed:
+        """The bytes that a WRITE took, or that it was handed over."""
+        reply = self.ask(write_request(ino, offset, data, io_flags, flags))
+        if isinstance(reply, Handed):
+            return reply
+        *header, count = WRITTEN.unpack(reply)
+        assert [WRITTEN.size, 0, UNIQUE] == header
+        return int(count)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None,
+                 trace: TracebackType | None) -> None:
+        self.kernel.close()
+        self._ours.close()
+        self.table.clear()
+
+
+class World(NamedTuple):
+    """A manifest's files behind a device."""
+
+    fs: FileSystem
+    device: Device
+
+    def ino(self, path: str) -> int:
+        """Of a file."""
+        return self.fs.tree.files[path].ino
+
+    def learn(self, path: str, offset: int = 0, length: int = 1 << 20) -> int:
+        """Let the loop know a file and what lies behind a range of it; its inode number."""
+        self.device.fast.learn(self.ino(path), offset, length)
+        return self.ino(path)
+
+
+@contextlib.contextmanager
+def served(manifest: Path) -> Iterator[World]:
+    """The manifest at this path, its files in userspace mode."""
+    loaded = load(manifest)
+    choices = {path: Choice(Mode.USERSPACE, "a test") for path in loaded.files}
+    with Sources(loaded) as sources:
+        fs = FileSystem(loaded, sources, choices)
+        with Device(fs) as device:
+            yield World(fs, device)
+
+
+@contextlib.contextmanager
+def on_disk(directory: Path) -> Iterator[Path]:
+    """`directory`, or where it lies in memory one beside the project: pages that can be dropped."""
+    with open(directory / "probe", "wb") as probe:
+        if not in_memory(probe.fileno()):
+            yield directory
+            return
+    (PROJECT / "build").mkdir(exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=PROJECT / "build") as beside:
+        yield Path(beside)
+
+
+def in_memory(fd: int) -> bool:
+    """True for a file of a tmpfs: only such files can be sealed, and no page of theirs can be dropped."""
+    try:
+        fcntl.fcntl(fd, fcntl.F_GET_SEALS)
+    except OSError:
+        return False
+    return True
+
+
+def drop_pages(path: Path, offset: int = 0, length: int = 0) -> None:
+    """Let the page cache forget a range of a file."""
+    with open(path, "rb") as file:
+        os.fsync(file.fileno())
+        os.posix_fadvise(file.fileno(), offset, length, os.POSIX_FADV_DONTNEED)
