@@ -42,7 +42,7 @@ QUICK_DIRECTORIES = 10                 # for a look
 LEAST, MOST = 2 << 10, 8 << 10         # bytes of a small file
 PACKS = 8                              # files that hold the small ones' bytes, for region maps
 PACKAGE = "musl"                       # a C library: many small C files, each with a dozen headers of its own
-COMPILED = ("src/string", "src/stdlib")  # the part of it that is built
+COMPILED = "src/string"                # the part of it that is built: 74 objects
 QUICK_RESULT = Path(__file__).resolve().parent.parent / "build" / "trees-quick.json"
 CLIENT = Path(__file__).resolve().parent / "client.c"
 NUMBERS = itertools.count()
@@ -252,7 +252,7 @@ def tar(tree: Path, store: Store, scratch: Path) -> float:
 
 
 def build(tree: Path, store: Store, scratch: Path) -> float:
-    """Two directories of the package, objects elsewhere; configured before, unmeasured."""
+    """A directory of the package, objects elsewhere; configured before, unmeasured."""
     configured, out = scratch / "configured", scratch / "build"
     if not configured.exists():
         configured.mkdir()
@@ -265,7 +265,7 @@ def build(tree: Path, store: Store, scratch: Path) -> float:
     (out / "Makefile").unlink()
     (out / "Makefile").symlink_to(tree / "Makefile")
     objects = [f"obj/{path[:-2]}.o" for path in store.paths
-               if path.endswith(".c") and path.rpartition("/")[0] in COMPILED]
+               if path.endswith(".c") and path.rpartition("/")[0] == COMPILED]
     return _timed(["make", "-s", "-j2", *objects], cwd=out)
 
 
@@ -281,7 +281,7 @@ WORKLOADS = (
     Workload("stat", "stat(2) of each file", client("stat")),
     Workload("open-read-close", "each file opened, read to its end and closed", client("open")),
     Workload("tar", f"tar of the source tree of {PACKAGE} into a pipe", tar, source=True),
-    Workload("build", f"make -j2 of {' and '.join(COMPILED)} in it", build, source=True, repeats=1),
+    Workload("build", f"make -j2 of {COMPILED} in it", build, source=True, repeats=1),
 )
 
 
