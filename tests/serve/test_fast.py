@@ -187,31 +187,39 @@ def test_cold_pages_are_told_apart(world: World, sources: Path) -> None:
         assert 2 * PAGE == len(world.device.read(ino, place, 2 * PAGE))
 
 
+def check_in_part(name: Path, file: Path) -> None:
+    """READs of `name`, the whole of which shows `file`, with half of each in the page cache."""
+    size, places = 4 << 20, range(1 << 20, 3 << 20, 1 << 18)
+    (file.parent / "part.yaml").write_text(json.dumps({"regionfs": 1, "files": {"d": {"whole": str(name)}}}))
+    with served(file.parent / "part.yaml") as world, open(name, "rb", buffering=0) as opened:
+        ino, fd = world.learn("d"), opened.fileno()
+        os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_RANDOM)
+        drop_pages(name)
+        drop_pages(file)
+        for place in places:
+            os.pread(fd, 2 * PAGE, place)
+        # the read itself may fetch the rest in time, but seldom does
+        replies = [world.device.read(ino, place, 4 * PAGE) for place in places]
+        assert {Handed(-REQUEST.size)} <= set(replies) <= {Handed(-REQUEST.size), b"d" * 4 * PAGE}
+        os.pread(fd, size, 0)
+        assert [b"d" * 4 * PAGE] * len(places) == [world.device.read(ino, place, 4 * PAGE) for place in places]
+
+
+def test_a_whole_file_in_part_in_the_page_cache(sources: Path) -> None:
+    """A read that is short for want of pages does not pass for the end of the file."""
+    (sources / "d.img").write_bytes(b"d" * (4 << 20))
+    check_in_part(sources / "d.img", sources / "d.img")
+
+
 def test_a_block_device_in_part_in_the_page_cache(
         sources: Path, loop_device: Callable[..., AbstractContextManager[Path]]) -> None:
-    """Its size is not in stat: a read that is short for want of pages must not pass for the end of the file."""
-    size, places = 4 << 20, range(1 << 20, 3 << 20, 1 << 18)
-    (sources / "d.img").write_bytes(b"d" * size)
-    drop_pages(sources / "d.img")
+    """Nor does that of a device, whose size is not in stat, whether its name lies on a disk or in /dev."""
+    (sources / "d.img").write_bytes(b"d" * (4 << 20))
     with loop_device(sources / "d.img") as device:
-        # a name that lies on a disk, and one in /dev
         node = sources / "node"
         os.mknod(node, 0o600 | stat.S_IFBLK, device.stat().st_rdev)
         for name in (node, device):
-            (sources / "device.yaml").write_text(json.dumps({"regionfs": 1, "files": {"d": {"whole": str(name)}}}))
-            with served(sources / "device.yaml") as world, open(name, "rb", buffering=0) as file:
-                ino, fd = world.learn("d"), file.fileno()
-                os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_RANDOM)
-                os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
-                drop_pages(sources / "d.img")
-                for place in places:
-                    os.pread(fd, 2 * PAGE, place)
-                # the read itself may fetch the rest in time, but seldom does
-                replies = [world.device.read(ino, place, 4 * PAGE) for place in places]
-                assert {Handed(-REQUEST.size)} <= set(replies) <= {Handed(-REQUEST.size), b"d" * 4 * PAGE}
-                os.pread(fd, size, 0)
-                assert [b"d" * 4 * PAGE] * len(places) == [world.device.read(ino, at, 4 * PAGE) for at in places]
-                assert Handed(-REQUEST.size) == world.device.read(ino, size - PAGE, 2 * PAGE)
+            check_in_part(name, sources / "d.img")
 
 
 def test_a_source_that_shrank_is_no_hole(world: World, sources: Path) -> None:

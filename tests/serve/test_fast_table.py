@@ -221,6 +221,10 @@ def test_counters(world: World) -> None:
         counted = [world.fs.tree.files[path].counters for path in ("f0", "f1", "f2")]
         assert [(0, 0, 0, 0), (3, 111, 0, 0), (1, PAGE, 1, 5)] == [
             (each.reads, each.read_bytes, each.writes, each.write_bytes) for each in counted]
+    references = sys.getrefcount(counted[1])
+    world.device.read(one, 0, 1)
+    world.device.fast.count()
+    assert references == sys.getrefcount(counted[1])
 
 
 def test_counters_outlive_what_is_forgotten(world: World) -> None:
