@@ -224,7 +224,8 @@ def test_counters(world: World) -> None:
     references = sys.getrefcount(counted[1])
     world.device.read(one, 0, 1)
     world.device.fast.count()
-    assert references == sys.getrefcount(counted[1])
+    after = sys.getrefcount(counted[1])
+    assert references == after
 
 
 def test_counters_outlive_what_is_forgotten(world: World) -> None:
