@@ -33,6 +33,11 @@ version.restype = ctypes.c_char_p
 print(f"pyfuse3 {pyfuse3.__version__} with libfuse {version().decode()}")
 """
 
+_FAST = """
+import regionfs.serve._fast
+print("compiled: the native engine answers common reads and writes without Python")
+"""
+
 
 @dataclass(frozen=True, slots=True)
 class Diagnosis:
@@ -67,7 +72,7 @@ def doctor(ctx: click.Context, as_json: bool) -> None:
 def diagnose() -> Diagnosis:
     """Try everything once."""
     machine = {"/dev/fuse": _device(), "mount(2)": _mount_call(), "fusermount3": _helper(),
-               "pyfuse3": _pyfuse3(), "allow_other": _allow_other()}
+               "pyfuse3": _pyfuse3(), "accelerator": _accelerator(), "allow_other": _allow_other()}
     engine = _engine(machine)
     return Diagnosis(platform.python_version(), platform.release(), machine, _modes(engine), engine,
                      resource.getrlimit(resource.RLIMIT_NOFILE))
@@ -128,6 +133,17 @@ def _pyfuse3() -> Ability:
     if works:
         return Ability(True, said)
     return Ability(False, said, "install libfuse3-dev, pkg-config and gcc, then pip install pyfuse3")
+
+
+def _accelerator() -> Ability:
+    """Of the native engine; serve.fast says when it is used."""
+    if os.environ.get("REGIONFS_FAST") == "0":
+        return Ability(False, "REGIONFS_FAST=0 turns it off", "unset REGIONFS_FAST")
+    works, said = _try([sys.executable, "-c", _FAST])
+    if works:
+        return Ability(True, said)
+    return Ability(False, f"not built, reads and writes take longer: {said}",
+                   "install gcc and python3-dev, then install regionfs again")
 
 
 def _try(arguments: list[str]) -> tuple[bool, str]:

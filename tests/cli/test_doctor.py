@@ -36,6 +36,26 @@ def test_a_missing_helper_is_named_with_its_package(command: Command, tmp_path: 
     assert (False, "install the package fuse3") == (helper["available"], helper["remedy"])
 
 
+def test_a_missing_accelerator_is_reported(command: Command, tmp_path: Path) -> None:
+    """Whether it was not built or is turned off; nothing else depends on it."""
+    (tmp_path / "sitecustomize.py").write_text("import sys\nsys.modules['regionfs.serve._fast'] = None\n")
+    for environment, reason, remedy in (
+            ({"PYTHONPATH": str(tmp_path), "REGIONFS_FAST": ""}, "not built", "install gcc"),
+            ({"REGIONFS_FAST": "0"}, "REGIONFS_FAST=0", "unset REGIONFS_FAST")):
+        done = command("doctor", "--json", env=environment)
+        found = json.loads(done.stdout)
+        accelerator = found["machine"]["accelerator"]
+        assert (False, True, True) == (accelerator["available"], accelerator["reason"].startswith(reason),
+                                       accelerator["remedy"].startswith(remedy))
+        assert (0 if found["engine"] else 1) == done.returncode
+
+
+def test_the_accelerator_is_built_where_tests_run(command: Command) -> None:
+    """A build that failed is not noticed otherwise: it is optional."""
+    accelerator = json.loads(command("doctor", "--json", env={"REGIONFS_FAST": ""}).stdout)["machine"]["accelerator"]
+    assert (True, "") == (accelerator["available"], accelerator["remedy"])
+
+
 def test_text(run: Cli) -> None:
     """Remedies stand below what they would help."""
     lines = run("doctor").stdout.splitlines()
