@@ -31,6 +31,7 @@ SKIPPED = pytest.StashKey[list[str]]()
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "timeout(seconds): how long the test may take, 60 by default")
+    config.addinivalue_line("markers", "both_paths: the native engine with and without its compiled loop")
     os.environ["PATH"] += ":/usr/sbin:/sbin"
     sweep.sweep_dead_sessions()
     session, config.stash[LOCK] = sweep.new_session()
@@ -48,6 +49,20 @@ def pytest_unconfigure(config: pytest.Config) -> None:
     watchdog = config.stash.get(WATCHDOG, None)
     if watchdog is not None:
         watchdog.communicate(timeout=120)
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Each test of what a user can observe runs on both engines, with the mark `both_paths` on each path of native."""
+    both = metafunc.definition.get_closest_marker("both_paths") is not None
+    fixed = any("engine" in mark.args[0] for mark in metafunc.definition.iter_markers("parametrize"))
+    if "engine" not in metafunc.fixturenames or fixed:
+        if both:
+            metafunc.parametrize("fast", [True, False], ids=["fast", "slow"])
+    elif both:
+        metafunc.parametrize(("engine", "fast"), [("native", True), ("native", False), ("pyfuse3", True)],
+                             ids=["native", "native-slow", "pyfuse3"])
+    else:
+        metafunc.parametrize("engine", harness.ENGINES, indirect=True)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -92,18 +107,25 @@ def _reason(report: pytest.TestReport | pytest.CollectReport) -> str:
 
 
 def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
-    if os.environ.get("CI") and session.config.stash[SKIPPED] and exitstatus == pytest.ExitCode.OK:
+    skipped = session.config.stash[SKIPPED] or _fast_path_missed()
+    if os.environ.get("CI") and skipped and exitstatus == pytest.ExitCode.OK:
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+def _fast_path_missed() -> bool:
+    return "engine native" in harness.exercised and "fast path" not in harness.exercised
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
     terminalreporter.section("exercised")
     for what, count in sorted(harness.exercised.items()):
         terminalreporter.line(f"{what}: {count}")
-    for name in (*(f"engine {engine}" for engine in harness.ENGINES), "mounts by root",
+    for name in (*(f"engine {engine}" for engine in harness.ENGINES), "fast path", "mounts by root",
                  "mounts by an ordinary user", "loop devices"):
         if name not in harness.exercised:
             terminalreporter.line(f"{name}: not exercised", yellow=True)
+    if _fast_path_missed():
+        terminalreporter.line("native mounts, and none with the fast path: with CI set the run fails", red=True)
     for skipped in config.stash[SKIPPED]:
         terminalreporter.line(f"skipped: {skipped}", red=bool(os.environ.get("CI")))
     if config.stash[SKIPPED] and os.environ.get("CI"):
@@ -137,17 +159,23 @@ def _mounted(request: pytest.FixtureRequest) -> Iterator[None]:
         pytest.fail(f"left mounted: {left}")
 
 
-@pytest.fixture(params=harness.ENGINES)
+@pytest.fixture
 def engine(request: pytest.FixtureRequest) -> str:
-    """Every test of what a user can observe runs on both engines."""
+    """The engine that serves, by pytest_generate_tests."""
     return str(request.param)
 
 
 @pytest.fixture
-def mount(tmp_path: Path, engine: str) -> Callable[..., harness.Mount]:
+def fast() -> bool:
+    """Whether the native engine may use its compiled loop; see the mark `both_paths`."""
+    return True
+
+
+@pytest.fixture
+def mount(tmp_path: Path, engine: str, fast: bool) -> Callable[..., harness.Mount]:
     """mount(manifest, **arguments of harness.Mount): a Mount below tmp_path, for a `with` block."""
     def make(manifest: Any, **arguments: Any) -> harness.Mount:
-        return harness.Mount(tmp_path, manifest, **{"engine": engine, **arguments})
+        return harness.Mount(tmp_path, manifest, **{"engine": engine, "fast": fast, **arguments})
     return make
 
 

@@ -24,7 +24,7 @@ import sysconfig
 import tempfile
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -34,6 +34,7 @@ from tests.sweep import VARIABLE, mounts_below, session_root, unmount_all
 PROJECT = Path(__file__).resolve().parent.parent
 REGIONFS = str(Path(sys.executable).with_name("regionfs"))
 ENGINES = ("native", "pyfuse3")
+FAST = os.environ.get("REGIONFS_FAST") != "0"  # the fast path of the native engine, wherever nobody turned it off
 TIMEOUT = 30  # seconds for a command that should take less than one
 NOBODY = 65534
 
@@ -59,6 +60,11 @@ class User:
             done = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=out, stderr=err, check=False,
                                   timeout=TIMEOUT, **{"cwd": "/", **self.process})
             return subprocess.CompletedProcess(done.args, done.returncode, _text(out), _text(err))
+
+    def with_environment(self, **variables: str) -> User:
+        """The same user with more in the environment."""
+        environment = {**(self.process.get("env") or os.environ), **variables}
+        return replace(self, process={**self.process, "env": environment})
 
     def new_directory(self) -> Path:
         """An empty directory that this user owns and every user can enter; gone after the run."""
@@ -91,15 +97,16 @@ ROOT_OR_ME = User()
 class Mount:
     """A mount of `manifest` (its text, or the value that JSON can write) below `directory`.
 
-    Relative sources are looked for in `directory`. `options` are more arguments of `regionfs mount`.
+    Relative sources are looked for in `directory`. `options` are more arguments of `regionfs mount`; without `fast`
+    the native engine serves without its compiled loop.
     Leaving the `with` block unmounts and checks that every process of the mount has ended.
     """
 
     def __init__(self, directory: Path, manifest: str | Mapping[str, Any], *, engine: str = "native",
-                 options: Sequence[str] = (), user: User = ROOT_OR_ME, name: str = "mnt") -> None:
+                 options: Sequence[str] = (), user: User = ROOT_OR_ME, name: str = "mnt", fast: bool = True) -> None:
         self.path = directory / name
         self.manifest = directory / f"{name}.yaml"
-        self.engine, self.options, self.user = engine, tuple(options), user
+        self.engine, self.options, self.user, self.fast = engine, tuple(options), user, fast
         self._processes: dict[int, int] = {}  # pid -> pidfd
         self.write_manifest(manifest)
 
@@ -114,7 +121,8 @@ class Mount:
         """Run `regionfs mount` and return once it says the mount answers."""
         self.path.mkdir(exist_ok=True)
         self.user.own(self.path)
-        done = self.user.regionfs("mount", self.manifest, self.path, "--engine", self.engine, *self.options)
+        user = self.user if self.fast else self.user.with_environment(REGIONFS_FAST="0")
+        done = user.regionfs("mount", self.manifest, self.path, "--engine", self.engine, *self.options)
         assert done.returncode == 0, f"regionfs mount: status {done.returncode}\n{done.stdout}{done.stderr}"
         try:
             status = self.status()
@@ -167,6 +175,10 @@ class Mount:
         exercised[f"engine {status['engine']}"] += 1
         exercised["mounts by " + ("root" if self.user.process.get("user", os.geteuid()) == 0
                                   else "an ordinary user")] += 1
+        if status["engine"] == "native":
+            loaded = "regionfs/serve/_fast" in Path(f"/proc/{status['pid']}/maps").read_text()
+            assert loaded == (self.fast and FAST), "the fast path is built, and used unless it is turned off"
+            exercised["fast path" if loaded else "native engine without fast path"] += 1
         for file in status["files"].values():
             exercised[f"mode {file['mode']}"] += 1
 

@@ -12,6 +12,8 @@ from tests.harness import Mount
 from tests.mounted.conftest import PAGE, opened
 from tests.worker import Worker
 
+pytestmark = pytest.mark.both_paths
+
 FILES = {
     "writer": {"regions": [{"source": "s.img", "access": "rw"}, {"source": "s.img", "access": "rw"}]},
     "shifted": {"regions": [{"data": {"text": "head"}}, {"source": "s.img", "offset": 100}]},

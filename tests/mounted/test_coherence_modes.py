@@ -68,15 +68,17 @@ def make_source(directory: Path, name: str) -> str:
     return name
 
 
+@pytest.mark.both_paths
 @pytest.mark.parametrize("order", ORDERS)
 @pytest.mark.parametrize("writer", WRITERS)
-def test_a_pair_agrees_at_once(tmp_path: Path, writer: str, order: str) -> None:
+def test_a_pair_agrees_at_once(tmp_path: Path, writer: str, order: str, fast: bool) -> None:
     """Writes, stores and punched holes through one show in the other's reads and in its old mapping, both ways."""
     files: dict[str, Any] = {}
     for other, shape in SHAPES.items():
         source = make_source(tmp_path, f"source of {other}")
         files |= {f"{other}/one": WRITERS[writer].make(source), f"{other}/two": shape.make(source)}
-    with Mount(tmp_path, files, options=["--modes", order]) as mount, Worker() as worker, Worker() as peer:
+    options = ["--modes", order]
+    with Mount(tmp_path, files, options=options, fast=fast) as mount, Worker() as worker, Worker() as peer:
         status = mount.status()["files"]
         for other in SHAPES:
             modes = status[f"{other}/one"]["mode"], status[f"{other}/two"]["mode"]
@@ -122,12 +124,14 @@ def exchange(one: Side, two: Side, names: str) -> None:
             assert [data] * 2 == one.shown(position, length), f"{names}: {how} at {position} is not kept"
 
 
+@pytest.mark.both_paths
 @pytest.mark.parametrize("order", ORDERS)
-def test_changed_outside_between_opens(tmp_path: Path, order: str) -> None:
+def test_changed_outside_between_opens(tmp_path: Path, order: str, fast: bool) -> None:
     """An open sees all that was closed before it, in every mode, however soon after the change it comes."""
     source = tmp_path / make_source(tmp_path, "source")
     files = {name: shape.make("source") for name, shape in READERS.items()}
-    with Mount(tmp_path, files, options=["--modes", order]) as mount, Worker() as worker, Worker() as outside:
+    options = ["--modes", order]
+    with Mount(tmp_path, files, options=options, fast=fast) as mount, Worker() as worker, Worker() as outside:
         for turn in range(40):
             data = bytes([turn]) * 5
             change(outside, source, turn, data)
@@ -153,11 +157,12 @@ def change(outside: Worker, source: Path, turn: int, data: bytes) -> None:
                                                                      data + bytes(PAGE - 5))])
 
 
-def test_a_store_is_seen_once_msync_returned(tmp_path: Path) -> None:
+@pytest.mark.both_paths
+def test_a_store_is_seen_once_msync_returned(tmp_path: Path, fast: bool) -> None:
     """However soon another file's mapping and an open look: a thousand stores through a mapping."""
     make_source(tmp_path, "source")
-    with Mount(tmp_path, {name: WRITERS["twice"].make("source") for name in ("one", "two")}) as mount, \
-            Worker() as worker:
+    files = {name: WRITERS["twice"].make("source") for name in ("one", "two")}
+    with Mount(tmp_path, files, fast=fast) as mount, Worker() as worker:
         store, view = worker.map(mount.path / "one", True), worker.map(mount.path / "two")
         for turn in range(1000):
             data = b"%8d" % turn

@@ -30,6 +30,8 @@ DEVICE_SEEDS = range(10_000, 10_014)
 OPERATIONS = 40  # of one composite file, reads and writes mixed
 READ_ONLY = "EROFS" if os.geteuid() == 0 else "EACCES"  # its mode 0444 stops all but root before
 
+pytestmark = pytest.mark.both_paths
+
 Step = tuple[tuple[Any, ...], Any]  # the worker's call, what must come of it
 
 
@@ -58,7 +60,7 @@ def test_random_maps_without_kernel_modes(mount: Callable[..., Mount], tmp_path:
     exercise(partial(mount, options=("--modes", "userspace")), engine, cases)
 
 
-def test_random_maps_of_an_ordinary_user(ordinary_user: User, engine: str) -> None:
+def test_random_maps_of_an_ordinary_user(ordinary_user: User, engine: str, fast: bool) -> None:
     """Mounted and used without privileges, through fusermount3."""
     assert ordinary_user.directory
     directory = Path(tempfile.mkdtemp(dir=ordinary_user.directory))
@@ -69,7 +71,7 @@ def test_random_maps_of_an_ordinary_user(ordinary_user: User, engine: str) -> No
         if owner := ordinary_user.process.get("user"):
             os.chown(path, owner, owner)
     worker = partial(Worker, ordinary_user.python, **ordinary_user.process)
-    exercise(partial(Mount, directory, engine=engine, user=ordinary_user), engine, cases, worker, "EACCES")
+    exercise(partial(Mount, directory, engine=engine, user=ordinary_user, fast=fast), engine, cases, worker, "EACCES")
 
 
 def exercise(mount: Callable[..., Mount], engine: str, cases: list[Case],

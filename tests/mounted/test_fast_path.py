@@ -1,0 +1,165 @@
+"""The compiled loop under a real mount: it answers, it counts, and it forgets what a reload changes."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.faults.lives import eventually
+from tests.harness import Mount
+from tests.mounted.conftest import PAGE
+from tests.worker import Worker
+
+COUNT = 50  # requests of a kind
+PAGES = 16  # of a source
+FILES: dict[str, Any] = {"disk.img": {"regions": [
+    {"source": "a.img", "length": PAGES * PAGE, "access": "rw"},
+    {"source": "b.img", "length": PAGES * PAGE},
+    {"length": PAGE, "hole": True},
+]}}
+USERSPACE = ("--modes", "userspace")
+RW, RO = 0, PAGES * PAGE  # offsets in disk.img
+
+
+@pytest.fixture
+def sources(tmp_path: Path) -> Path:
+    """Each full of its own letter."""
+    for name in "abc":
+        (tmp_path / f"{name}.img").write_bytes(name.encode() * PAGES * PAGE)
+    return tmp_path
+
+
+@contextmanager
+def calls_of(mount: Mount) -> Iterator[Counter[str]]:
+    """Counts the system calls by which the server answers; complete after the `with` block."""
+    server, found = mount.status()["pid"], Counter[str]()
+    trace = mount.path.parent / "trace"
+    tracer = subprocess.Popen(["strace", "-f", "-qq", "-e", "trace=write,writev,io_uring_enter", "-e", "signal=none",
+                               "-o", trace, "-p", str(server)])
+    try:
+        eventually(lambda: all(f"TracerPid:\t{tracer.pid}\n" in task.read_text()
+                               for task in Path(f"/proc/{server}/task").glob("*/status")))
+        yield found
+    finally:
+        tracer.send_signal(signal.SIGINT)
+        tracer.wait(10)
+    found.update(line.split()[1].partition("(")[0] for line in trace.read_text().splitlines())
+
+
+@pytest.mark.both_paths
+@pytest.mark.parametrize("engine", ["native"], indirect=True)
+def test_requests_are_answered_without_python(mount: Callable[..., Mount], sources: Path, fast: bool) -> None:
+    """Python answers by writev(2), once for each; the loop by write(2) or io_uring. Bytes and counters are the same."""
+    with mount(FILES) as mounted, Worker() as worker:
+        path = mounted.path / "disk.img"
+        handle = worker.open(path, os.O_RDWR | os.O_DIRECT)
+        for place in (RO, RW):  # what it learns from
+            worker.pwrite_direct(handle, RW, b"A" * PAGE)
+            worker.pread_direct(handle, place, PAGE)
+        before = mounted.status()["files"]["disk.img"]
+        with calls_of(mounted) as calls:
+            reads = worker.run([("pread_direct", handle, RO - PAGE, 2 * PAGE)] * COUNT)
+            writes = worker.run([("pwrite_direct", handle, RW, bytes([turn]) * PAGE) for turn in range(COUNT)])
+        after = mounted.status()["files"]["disk.img"]
+    assert [b"a" * PAGE + b"b" * PAGE] * COUNT == reads
+    assert [PAGE] * COUNT == writes
+    assert bytes([COUNT - 1]) * PAGE + b"a" * (PAGES - 1) * PAGE == (sources / "a.img").read_bytes()
+    assert [COUNT, COUNT * 2 * PAGE, COUNT, COUNT * PAGE] == [
+        after[key] - before[key] for key in ("reads", "read_bytes", "writes", "write_bytes")]
+    if fast:  # the first write after a pause is Python's: it wakes the watchman
+        assert calls["writev"] < COUNT // 2
+        assert calls["write"] + calls["io_uring_enter"] >= 2 * COUNT - calls["writev"]
+    else:
+        assert calls["writev"] >= 2 * COUNT
+
+
+@pytest.mark.parametrize("engine", ["native"], indirect=True)
+def test_bytes_in_flight_to_many(mount: Callable[..., Mount], sources: Path) -> None:
+    """Eight processes read and write places of their own at once; each sees its own bytes, all are counted."""
+    with mount(FILES) as mounted:
+        path = mounted.path / "disk.img"
+        users = [subprocess.Popen([sys.executable, "-c", USER, path, str(number), str(COUNT)]) for number in range(8)]
+        assert [0] * 8 == [user.wait(30) for user in users]
+        counted = mounted.status()["files"]["disk.img"]
+        assert (8 * COUNT, 8 * COUNT * PAGE) == (counted["writes"], counted["write_bytes"])
+        assert (8 * COUNT, 8 * COUNT * PAGE) == (counted["reads"], counted["read_bytes"])
+    last = b"".join((f"{number} {COUNT - 1};".encode() * PAGE)[:PAGE] for number in range(8))
+    assert last + b"a" * (PAGES - 8) * PAGE == (sources / "a.img").read_bytes()
+
+
+# writes a page and reads it again, past the page cache
+USER = """
+import mmap, os, sys
+fd, page, count = os.open(sys.argv[1], os.O_RDWR | os.O_DIRECT), int(sys.argv[2]) * 4096, int(sys.argv[3])
+buffer = mmap.mmap(-1, 4096)
+for turn in range(count):
+    data = (f"{sys.argv[2]} {turn};".encode() * 4096)[:4096]
+    buffer[:] = data
+    assert 4096 == os.pwritev(fd, [buffer], page)
+    buffer[:] = bytes(4096)
+    assert 4096 == os.preadv(fd, [buffer], page)
+    assert data == buffer[:]
+"""
+
+
+@pytest.mark.parametrize("engine", ["native"], indirect=True)
+def test_a_reload_under_readers(mount: Callable[..., Mount], sources: Path) -> None:
+    """Old handles keep the old bytes, new opens have the new ones, each at once; counters go on."""
+    other = {"kept.bin": {"regions": [{"source": "c.img", "length": PAGE}, {"length": PAGE, "hole": True}]}}
+    shown = [{**other, "f.bin": {"regions": [{"source": f"{name}.img"}, {"length": PAGE, "hole": True}]}}
+             for name in "ab"]
+    with mount(shown[0], options=USERSPACE) as mounted, Worker() as worker:
+        path, kept = mounted.path / "f.bin", mounted.path / "kept.bin"
+        old, steady = (worker.open(each, os.O_RDONLY | os.O_DIRECT) for each in (path, kept))
+        for turn in range(1, 7):
+            for _ in range(3):
+                assert b"a" * PAGE == worker.pread_direct(old, 0, PAGE)
+                assert b"c" * PAGE == worker.pread_direct(steady, 0, PAGE)
+                assert b"ab"[(turn - 1) % 2:][:1] * PAGE == worker.pread_direct(path, 0, PAGE)
+            mounted.write_manifest(shown[turn % 2])
+            done = mounted.user.regionfs("reload", mounted.path)
+            assert (0, "changed f.bin\n1 files unchanged\n") == (done.returncode, done.stdout)
+            assert 3 * turn == mounted.status()["files"]["kept.bin"]["reads"]
+
+
+@pytest.mark.parametrize("engine", ["native"], indirect=True)
+def test_readers_while_the_manifest_is_read_again(mount: Callable[..., Mount], sources: Path, worker: Worker) -> None:
+    """Readers of a file that stays go on through reloads of others; every read of theirs is counted."""
+    files = {"kept.bin": {"regions": [{"source": "c.img"}, {"length": PAGE, "hole": True}]}}
+    with mount({**files, "f0.bin": {"whole": "a.img"}}, options=USERSPACE) as mounted:
+        readers = [subprocess.Popen([sys.executable, "-c", READER, mounted.path / "kept.bin"], stdin=subprocess.PIPE,
+                                    stdout=subprocess.PIPE) for _ in range(3)]
+        for reader in readers:
+            assert reader.stdout
+            assert b"!" == reader.stdout.read(1)
+        for turn in range(1, 7):
+            mounted.write_manifest({**files, f"f{turn}.bin": {"whole": "b.img"}})
+            assert 0 == mounted.user.regionfs("reload", mounted.path).returncode
+            assert b"b" * 10 == worker.pread(mounted.path / f"f{turn}.bin", 0, 10)
+        reads = [int(reader.communicate(b"\n", timeout=10)[0]) for reader in readers]
+        assert sum(reads) == mounted.status()["files"]["kept.bin"]["reads"]
+        assert [0] * 3 == [reader.returncode for reader in readers]
+
+
+# reads a page past the page cache until it is told to stop; says how often it did
+READER = """
+import mmap, os, select, sys
+fd, buffer, count = os.open(sys.argv[1], os.O_RDONLY | os.O_DIRECT), mmap.mmap(-1, 4096), 0
+while not select.select([0], [], [], 0)[0]:
+    for _ in range(50):
+        assert 4096 == os.preadv(fd, [buffer], 4096)
+        assert buffer[:] == b"c" * 4096
+    if count == 0:
+        os.write(1, b"!")
+    count += 50
+print(count)
+"""
