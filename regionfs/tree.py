@@ -29,8 +29,9 @@ class Counters:
     writes: int = 0
     write_bytes: int = 0
 
-    def add(self, reads: int, read_bytes: int, writes: int, write_bytes: int) -> None:
+    def add(self, opens: int, reads: int, read_bytes: int, writes: int, write_bytes: int) -> None:
         """Count what was served elsewhere."""
+        self.opens[Mode.USERSPACE] += opens
         self.reads += reads
         self.read_bytes += read_bytes
         self.writes += writes

@@ -16,7 +16,7 @@ from regionfs.cli.common import MOUNT_POINT, examples, manifest_argument
 @click.argument("directory", type=MOUNT_POINT)
 @click.option("-f", "--foreground", is_flag=True, help="Stay in the foreground; log to stderr.")
 @click.option("-o", "options", metavar="OPTS", default="", help="Mount options as in mount(8): ro,allow_other,... "
-              "and engine=, modes= (parted by colons), confine=, log_level=.")
+              "and engine=, modes= (parted by colons), confine=, log_level=, poll=.")
 @click.option("--engine", type=click.Choice(["auto", "native", "pyfuse3"]), help="Who speaks FUSE.  [default: auto]")
 @click.option("--modes", metavar="LIST", help="Modes to use, in this order; others are forbidden.")
 @click.option("--allow-other", is_flag=True, help="Let other users in; permissions are still checked.")
@@ -24,6 +24,8 @@ from regionfs.cli.common import MOUNT_POINT, examples, manifest_argument
 @click.option("--ro", is_flag=True, help="Mount read-only.")
 @click.option("--log-level", type=click.Choice(["debug", "info", "warning", "error"]),
               help="Log from this level on.  [default: info]")
+@click.option("--poll", metavar="US", help="Stay awake for this many microseconds when requests come one by one; 0 "
+              "spares the processor.  [default: 50]")
 @click.option("-v", "--verbose", "log_level", flag_value="debug", help="As --log-level debug.")
 @click.option("-q", "--quiet", "log_level", flag_value="warning", help="As --log-level warning.")
 def mount(manifest: Path, directory: Path, foreground: bool, options: str, allow_other: bool, ro: bool,

@@ -15,8 +15,9 @@ from regionfs.wire.mounts import settle
 from regionfs.wire.options import MountOptions, parse_options
 from regionfs.wire.session import Wanted
 
+POLL, LONGEST_POLL = 50, 1000  # microseconds
 ENGINES = ("auto", "native", "pyfuse3")
-OWN = ("engine", "modes", "confine", "log_level")  # options of mount that are not mount(2)'s
+OWN = ("engine", "modes", "confine", "log_level", "poll")  # options of mount that are not mount(2)'s
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +31,7 @@ class MountConfig:
     modes: tuple[Mode, ...] = DEFAULT_ORDER
     confine: Path | None = None  # absolute, resolved: sources lie beneath it
     log_level: str = "info"
+    poll: int = POLL             # microseconds that a server stays awake for the next request
     generation: int = 0          # of the inode numbers that a server without predecessors gives
 
     @staticmethod
@@ -43,7 +45,8 @@ class MountConfig:
             engine=_one_of(ENGINES, "engine", own.get("engine", "auto")),
             modes=DEFAULT_ORDER if modes is None else parse_modes(modes.replace(":", ",")),
             confine=_directory(own["confine"]) if "confine" in own else None,
-            log_level=_one_of(LEVELS, "log_level", own.get("log_level", "info")))
+            log_level=_one_of(LEVELS, "log_level", own.get("log_level", "info")),
+            poll=_microseconds(own.get("poll", str(POLL))))
 
     def to_json(self) -> str:
         """A line of text."""
@@ -56,7 +59,8 @@ class MountConfig:
         confine = values["confine"]
         return MountConfig(Path(values["manifest"]), Path(values["mountpoint"]), MountOptions(**values["options"]),
                            values["engine"], tuple(Mode(mode) for mode in values["modes"]),
-                           None if confine is None else Path(confine), values["log_level"], values["generation"])
+                           None if confine is None else Path(confine), values["log_level"], values["poll"],
+                           values["generation"])
 
     @property
     def wants_backing(self) -> bool:
@@ -93,3 +97,9 @@ def _directory(value: str) -> Path:
     if not value or not path.is_dir():
         raise UsageError(f"confine={value}: give the directory that sources must lie in")
     return path
+
+
+def _microseconds(value: str) -> int:
+    if not value.isascii() or not value.isdigit() or int(value) > LONGEST_POLL:
+        raise UsageError(f"poll={value}: give microseconds, up to {LONGEST_POLL}")
+    return int(value)

@@ -124,7 +124,7 @@ class Server:
 
         self._make_fs(_abilities(negotiated, trial), number)
         self._native = native = Native(self.fs, fd, negotiated, Ledger(runtime.ledger_of(self._config.mountpoint)),
-                                       before_first=self._raise_read_ahead)
+                                       before_first=self._raise_read_ahead, poll=self._config.poll)
         self.fs.knows = native.knows
         self._store.revive(self.fs)
         self._store.record(self.fs.tree, number)

@@ -1,43 +1,52 @@
-"""The fast path: READs and WRITEs that a compiled loop answers, taught by what Python answered.
+"""The fast path: READs, WRITEs and OPENs that a compiled loop answers, taught by what Python answered.
 
 The loop (loop/*.c, optional) answers what lies in maps that it knows and, for a READ, in the page cache; all
 else comes here. After Python has answered a READ or WRITE that the loop did not know, the loop learns the
-file's map and the descriptors behind the range. When the tree of files changes it forgets everything.
+file's map and the descriptors behind the range; after an OPEN that found the page cache still true, what the
+sources were then. When the tree of files changes it forgets everything.
 Without the compiled module, or with REGIONFS_FAST=0, every request comes here.
 """
 
 from __future__ import annotations
 
 import os
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from regionfs.descriptors import duplicates
 from regionfs.errors import RegionfsError
 from regionfs.fs import FileSystem
+from regionfs.modes.choose import Mode
 from regionfs.serve.relay import TURN, Relay
+from regionfs.tree import FileNode
 from regionfs.wire import device
 
 if TYPE_CHECKING:
     from regionfs.serve._fast import Table
 
+MOST_SOURCES = 16  # of a file whose OPENs the loop answers: each is a stat(2)
 
-def table() -> Table | None:
-    """A table of the compiled module; None without it."""
+
+def table(poll: int = 0) -> Table | None:
+    """A table of the compiled module; None without it. `poll`: microseconds awake before the loop sleeps."""
     if os.environ.get("REGIONFS_FAST") == "0":
         return None
     try:
         from regionfs.serve._fast import Table
     except ImportError:
         return None
-    return Table(duplicates())
+    return Table(duplicates(), poll * 1000)
 
 
 class FastPath:
     """Receives requests of one connection, answering the common ones by itself."""
 
-    def __init__(self, fs: FileSystem, fd: int) -> None:
+    def __init__(self, fs: FileSystem, fd: int, poll: int = 0) -> None:
+        """`poll`: microseconds that the loop stays awake for the next request."""
         self._fs, self._device = fs, fd
-        self._table = table()
+        self._table = table(poll)
         os.set_blocking(fd, self._table is None)  # the loop asks whether there is more, and waits in poll(2)
         fs.on_share = self.forget
 
@@ -58,23 +67,41 @@ class FastPath:
         if self._table is None:
             return
         epoch = self._table.epoch  # before anything is looked at: who changes it forgets after
-        try:
-            self._learn(self._table, epoch, ino, offset, length)
-        except (OSError, RegionfsError):  # the file or a source went away since: whoever asks next is told
-            return
+        with _gone_is_fine():
+            node = self._fs.file(ino)
+            regions = node.spec.regions
+            self._learn_map(self._table, epoch, node)
+            keys = {0: node.spec.sources[0]} if regions is None else dict(regions.targets(offset, length))
+            for target, key in keys.items():
+                if not self._table.use(epoch, ino, target, node.sources.fd(key)):
+                    self.forget()
+                    return
 
-    def _learn(self, table: Table, epoch: int, ino: int, offset: int, length: int) -> None:
-        node = self._fs.file(ino)
-        regions = node.spec.regions
-        if not table.knows(ino):
-            alone = not self._fs.shares_writes(ino)
-            table.learn(epoch, ino, 0 if regions is None else regions.size, () if regions is None else regions.columns,
-                        max(1, len(node.spec.sources)), node.spec.writable and alone, node.counters)
-        keys = {0: node.spec.sources[0]} if regions is None else dict(regions.targets(offset, length))
-        for target, key in keys.items():
-            if not table.use(epoch, ino, target, node.sources.fd(key)):
-                self.forget()
+    def learn_open(self, ino: int) -> None:
+        """After an OPEN for reading in userspace that kept the page cache: have the next ones answered by the loop."""
+        if self._table is None:
+            return
+        epoch = self._table.epoch
+        with _gone_is_fine():
+            node = self._fs.file(ino)
+            if node.choice.mode is not Mode.USERSPACE or len(node.spec.sources) > MOST_SOURCES:
                 return
+            seen = [node.sources.unchanged(key) for key in node.spec.sources]
+            known = [pair for pair in seen if pair is not None]
+            if len(known) < len(seen) or node.cached != tuple(facts.stamp for _, facts in known):
+                return
+            self._learn_map(self._table, epoch, node)
+            self._table.open(epoch, ino, tuple(
+                (os.fsencode(place), facts.device, facts.inode, stat.S_IFREG | facts.mode, facts.uid, facts.gid,
+                 facts.size, facts.blocks, facts.mtime_ns, facts.ctime_ns) for place, facts in known))
+
+    def _learn_map(self, table: Table, epoch: int, node: FileNode) -> None:
+        if table.knows(node.ino):
+            return
+        regions = node.spec.regions
+        alone = not self._fs.shares_writes(node.ino)
+        table.learn(epoch, node.ino, 0 if regions is None else regions.size, () if regions is None else regions.columns,
+                    max(1, len(node.spec.sources)), node.spec.writable and alone, node.counters)
 
     def forget(self) -> None:
         """Files may have changed: nothing is known any more."""
@@ -88,3 +115,12 @@ class FastPath:
             return
         for counters, *counts in self._table.harvest():
             counters.add(*counts)
+
+
+@contextmanager
+def _gone_is_fine() -> Iterator[None]:
+    """A file or source that went away since: whoever asks next is told."""
+    try:
+        yield
+    except (OSError, RegionfsError):
+        return

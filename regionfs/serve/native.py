@@ -29,13 +29,14 @@ from regionfs.wire import abi, codec, device
 from regionfs.wire.abi import NotifyCode, Opcode
 from regionfs.wire.codec import OUT_HEADER, OUT_HEADER_SIZE
 from regionfs.wire.parse import IO_REQUEST, IO_REQUEST_SIZE, Request, forgets, parse
-from regionfs.wire.replies import NotifyInvalEntryOut, NotifyInvalInodeOut
+from regionfs.wire.replies import NotifyInvalEntryOut, NotifyInvalInodeOut, OpenOut
 from regionfs.wire.session import Negotiated
 
 log = logging.getLogger("regionfs")
 
 _SILENT = frozenset({Opcode.FORGET, Opcode.BATCH_FORGET})  # requests that get no reply
 _SEE_ALL = frozenset({Opcode.OPEN, Opcode.FSYNC, Opcode.SYNCFS})  # what was written back shows everywhere after
+_KEPT = codec.pack(OpenOut(0, abi.FOPEN_KEEP_CACHE))
 _READ, _WRITE = int(Opcode.READ), int(Opcode.WRITE)
 
 
@@ -43,8 +44,12 @@ class Server:
     """Serves one connection; run() returns when the mount is gone."""
 
     def __init__(self, fs: FileSystem, fd: int, negotiated: Negotiated, ledger: Ledger,
-                 registry: device.Registry | None = None, before_first: Callable[[], None] = lambda: None) -> None:
-        """`registry` stands for the connection's own; `before_first` is called when iomap's first question came."""
+                 registry: device.Registry | None = None, before_first: Callable[[], None] = lambda: None,
+                 poll: int = 0) -> None:
+        """`registry` stands for the connection's own; `before_first` is called when iomap's first question came.
+
+        `poll`: microseconds to stay awake for the next request, where the compiled loop serves.
+        """
         registry = device.Registry(fd) if registry is None else registry
         self._fs = fs
         self._device = fd
@@ -56,7 +61,7 @@ class Server:
         self._handlers = Handlers(fs, self._backings, self.iomap)
         self._relay = Relay(self._lead)
         self._late = Late()
-        self._fast = FastPath(fs, fd)
+        self._fast = FastPath(fs, fd, poll)
         self._broken: OSError | None = None  # what ended the serving before the mount was gone
 
     def run(self, resume: bool = False) -> None:
@@ -208,6 +213,8 @@ class Server:
                 self._drop(self._fs.elsewhere(request.header.nodeid, *changed))
             if not self._send(codec.reply(unique, parts)):
                 self._handlers.taken_back(request)
+            elif opcode == Opcode.OPEN and parts == _KEPT:
+                self._fast.learn_open(request.header.nodeid)
         except ProtocolError as error:
             log.error("%s", error)
             self._send((codec.error(_unique(buffer, size), errno.EIO),))

@@ -17,13 +17,15 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
+#include <sched.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <sys/uio.h>
 #include <time.h>
 #include <unistd.h>
 
-enum { OPCODE_READ = 15, OPCODE_WRITE = 16 };
+enum { OPCODE_OPEN = 14, OPCODE_READ = 15, OPCODE_WRITE = 16, OPCODE_RELEASE = 18 };
+enum { FOPEN_KEEP_CACHE = 2 };
 enum { WRITE_CACHE = 1, WRITE_KILL_SUIDGID = 4 };
 enum { SMALL = 32 << 10 };  /* bytes; the answer to a larger READ waits for no other */
 
@@ -37,6 +39,13 @@ struct request {
 	uint32_t flags, unused;
 };
 
+struct open_request {
+	char header[40];
+	uint32_t flags, open_flags;
+};
+
+enum { RELEASE_SIZE = 64 };  /* fuse_in_header, fuse_release_in */
+
 struct reply {
 	uint32_t length;
 	int32_t error;
@@ -48,6 +57,14 @@ struct write_reply {
 	uint32_t count, padding;
 };
 
+struct open_reply {
+	struct reply header;
+	uint64_t handle;
+	uint32_t flags;
+	int32_t backing_id;
+};
+
+_Static_assert(sizeof(struct open_request) == 48 && sizeof(struct open_reply) == 32, "linux/fuse.h");
 _Static_assert(sizeof(struct request) == 80 && sizeof(struct reply) == 16 && sizeof(struct write_reply) == 24,
 	       "linux/fuse.h");
 
@@ -116,6 +133,19 @@ static enum outcome do_read(struct table *table, const struct request *request, 
 	return done >= 0 ? DONE : WAITS;
 }
 
+static int64_t ns(struct timespec time)
+{
+	return time.tv_sec * INT64_C(1000000000) + time.tv_nsec;
+}
+
+static int64_t now(void)
+{
+	struct timespec time;
+
+	clock_gettime(CLOCK_MONOTONIC, &time);
+	return ns(time);
+}
+
 static void safe(struct turns *turns, int64_t since)
 {
 	atomic_compare_exchange_strong(&turns->since, &since, 0);
@@ -124,11 +154,9 @@ static void safe(struct turns *turns, int64_t since)
 /* The leader begins what may stall, at *since, until safe(); false when nobody would watch. */
 static bool risk(struct turns *turns, int64_t *since)
 {
-	struct timespec now;
 	int64_t none = 0;
 
-	clock_gettime(CLOCK_MONOTONIC, &now);
-	*since = now.tv_sec * INT64_C(1000000000) + now.tv_nsec;
+	*since = now();
 	/* whoever is watched already stays watched */
 	if (!atomic_compare_exchange_strong(&turns->since, &none, *since))
 		return false;
@@ -174,10 +202,77 @@ static enum outcome do_write(struct table *table, const struct request *request,
 	return done ? DONE : UNKNOWN;
 }
 
+/* As SourceFacts.hold: then who looked closer would find nothing else. */
+static bool unchanged(const struct source *source)
+{
+	struct stat found;
+
+	return stat(source->path, &found) == 0 && found.st_ino == source->inode && ns(found.st_ctim) == source->ctime &&
+	       ns(found.st_mtim) == source->mtime && found.st_size == source->size && found.st_dev == source->device &&
+	       found.st_blocks == source->blocks && found.st_mode == source->mode && found.st_uid == source->uid &&
+	       found.st_gid == source->gid;
+}
+
+/* An OPEN for reading: what the page cache holds is still true when the sources are what they were. */
+static enum outcome do_open(struct table *table, const struct request *request, struct replies *replies,
+			    struct turns *turns)
+{
+	const struct open_request *body = (const struct open_request *)request;
+	struct sources *sources;
+	bool same;
+	int64_t since;
+	char *place;
+
+	if ((body->flags & O_ACCMODE) != O_RDONLY || body->flags & (O_DIRECT | O_TRUNC))
+		return UNKNOWN;
+	/* nobody's answer waits for another one's disk */
+	if (!replies_send(replies) || !(place = replies_place(replies, sizeof(struct open_reply))))
+		return UNKNOWN;
+	sources = table_hold_sources(table, request->ino);
+	if (!sources)
+		return UNKNOWN;
+	same = risk(turns, &since);
+	if (same) {
+		for (Py_ssize_t index = 0; same && index < sources->count; index++)
+			same = unchanged(&sources->source[index]);
+		safe(turns, since);
+	}
+	same = same && table_count_open(table, request->ino, sources);
+	table_release_sources(table, sources);
+	if (!same)
+		return UNKNOWN;
+	*(struct open_reply *)place = (struct open_reply){{sizeof(struct open_reply), 0, request->unique}, 0,
+							  FOPEN_KEEP_CACHE, 0};
+	replies_add(replies, sizeof(struct open_reply));
+	return DONE;
+}
+
+/* A RELEASE of a file whose handles Python need not know. */
+static enum outcome do_release(struct table *table, const struct request *request, struct replies *replies)
+{
+	struct sources *sources = table_hold_sources(table, request->ino);
+	char *place;
+
+	if (!sources)
+		return UNKNOWN;
+	table_release_sources(table, sources);
+	if (!(place = replies_place(replies, sizeof(struct reply))))
+		return UNKNOWN;
+	*(struct reply *)place = (struct reply){sizeof(struct reply), 0, request->unique};
+	replies_add(replies, sizeof(struct reply));
+	return DONE;
+}
+
 static enum outcome do_request(struct table *table, const struct request *request, ssize_t size,
 			       struct replies *replies, struct turns *turns)
 {
-	if (size < (ssize_t)sizeof *request || request->length != size)
+	if (size < (ssize_t)sizeof(struct open_request) || request->length != size)
+		return UNKNOWN;
+	if (request->opcode == OPCODE_OPEN && size == sizeof(struct open_request))
+		return do_open(table, request, replies, turns);
+	if (request->opcode == OPCODE_RELEASE && size == RELEASE_SIZE)
+		return do_release(table, request, replies);
+	if (size < (ssize_t)sizeof *request)
 		return UNKNOWN;
 	if (request->opcode == OPCODE_READ && size == sizeof *request)
 		return do_read(table, request, replies);
@@ -186,13 +281,32 @@ static enum outcome do_request(struct table *table, const struct request *reques
 	return UNKNOWN;
 }
 
+/*
+ * Wait for a request: awake for up to `spin` ns, then asleep. Who sleeps on another core than the client is woken
+ * late, so this pays where requests come one by one; where they come seldom it is left out. Negative with errno.
+ */
+static int wait_for_request(int device, int64_t spin, bool *often)
+{
+	struct pollfd next = {device, POLLIN, 0};
+	int64_t begin = spin ? now() : 0;
+	int ready;
+
+	while (spin && *often && now() - begin < spin) {
+		if (poll(&next, 1, 0))
+			return 0;
+		sched_yield();  /* to the client, should it share this core */
+	}
+	ready = poll(&next, 1, -1);
+	*often = spin && now() - begin < 2 * spin;
+	return ready;
+}
+
 enum ended loop_serve(struct table *table, int device, struct span buffer, struct span reply, struct turns *turns,
 		      int64_t turn, ssize_t *size)
 {
 	const struct request *request = buffer.start;
 	struct replies replies = {.device = device, .start = reply.start, .room = reply.length};
-	struct pollfd next = {device, POLLIN, 0};
-	bool together = false, waited = true;
+	bool together = false, many = false, waited = true, often = true;
 
 	while (turns->turn == turn) {
 		enum outcome outcome;
@@ -204,8 +318,9 @@ enum ended loop_serve(struct table *table, int device, struct span buffer, struc
 			return errno == ENODEV ? UNMOUNTED : FAILED;
 		if (*size < 0) {
 			together = replies.count > 1;
+			many = replies.count ? together : many;
 			waited = !replies.count;
-			if (waited ? poll(&next, 1, -1) < 0 : !replies_send(&replies))
+			if (waited ? wait_for_request(device, many ? 0 : table->spin, &often) < 0 : !replies_send(&replies))
 				return FAILED;
 			continue;
 		}

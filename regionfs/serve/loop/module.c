@@ -56,7 +56,7 @@ static PyObject *Table_harvest(Table *self, PyObject *Py_UNUSED(args))
 	list = PyList_New(count);
 	for (Py_ssize_t index = 0; index < count; index++) {
 		const struct counts *counts = &rows[index].counts;
-		PyObject *row = list ? Py_BuildValue("OKKKK", rows[index].counters, counts->reads, counts->read_bytes,
+		PyObject *row = list ? Py_BuildValue("OKKKKK", rows[index].counters, counts->opens, counts->reads, counts->read_bytes,
 						     counts->writes, counts->write_bytes) : NULL;
 
 		if (row)
@@ -133,6 +133,42 @@ failed:
 	return NULL;
 }
 
+static int take_source(struct source *source, PyObject *facts)
+{
+	PyObject *path;
+
+	if (!PyArg_ParseTuple(facts, "O!KKKKKLLLL", &PyBytes_Type, &path, &source->device, &source->inode, &source->mode,
+			      &source->uid, &source->gid, &source->size, &source->blocks, &source->mtime,
+			      &source->ctime))
+		return -1;
+	source->path = strdup(PyBytes_AS_STRING(path));
+	return source->path ? 0 : (PyErr_NoMemory(), -1);
+}
+
+static PyObject *Table_open(Table *self, PyObject *args)
+{
+	struct sources *sources;
+	unsigned long long ino;
+	PyObject *facts;
+	Py_ssize_t count;
+	long epoch;
+	bool failed = false;
+
+	if (!PyArg_ParseTuple(args, "lKO!", &epoch, &ino, &PyTuple_Type, &facts))
+		return NULL;
+	count = PyTuple_GET_SIZE(facts);
+	sources = calloc(1, sizeof *sources + count * sizeof sources->source[0]);
+	if (!sources)
+		return PyErr_NoMemory();
+	sources->count = count;
+	for (Py_ssize_t index = 0; !failed && index < count; index++)
+		failed = take_source(&sources->source[index], PyTuple_GET_ITEM(facts, index));
+	table_open(&self->table, failed ? -1 : epoch, ino, sources);
+	if (failed)
+		return NULL;
+	Py_RETURN_NONE;
+}
+
 static PyObject *Table_knows(Table *self, PyObject *args)
 {
 	unsigned long long ino;
@@ -162,14 +198,16 @@ static PyObject *Table_epoch(Table *self, void *Py_UNUSED(closure))
 static PyObject *Table_new(PyTypeObject *type, PyObject *args, PyObject *Py_UNUSED(keywords))
 {
 	Table *self;
+	long long spin;
 	long bound;
 
-	if (!PyArg_ParseTuple(args, "l", &bound))
+	if (!PyArg_ParseTuple(args, "lL", &bound, &spin))
 		return NULL;
 	self = (Table *)type->tp_alloc(type, 0);
 	if (self) {
 		pthread_mutex_init(&self->table.lock, NULL);
 		self->table.bound = bound;
+		self->table.spin = spin;
 	}
 	return (PyObject *)self;
 }
@@ -193,6 +231,7 @@ static PyMethodDef methods[] = {
 	{"harvest", (PyCFunction)Table_harvest, METH_NOARGS, NULL},
 	{"clear", (PyCFunction)Table_clear, METH_NOARGS, NULL},
 	{"learn", (PyCFunction)Table_learn, METH_VARARGS, NULL},
+	{"open", (PyCFunction)Table_open, METH_VARARGS, NULL},
 	{"knows", (PyCFunction)Table_knows, METH_VARARGS, NULL},
 	{"use", (PyCFunction)Table_use, METH_VARARGS, NULL},
 	{NULL},

@@ -170,8 +170,72 @@ bool table_count(struct table *table, struct file *file, bool writing, uint64_t 
 	return known;
 }
 
+static void free_sources(struct sources *sources)
+{
+	for (Py_ssize_t index = 0; index < sources->count; index++)
+		free(sources->source[index].path);
+	free(sources);
+}
+
+struct sources *table_hold_sources(struct table *table, uint64_t ino)
+{
+	struct sources *sources;
+	struct file *file;
+
+	pthread_mutex_lock(&table->lock);
+	file = find(table, ino);
+	sources = file ? file->sources : NULL;
+	if (sources)
+		sources->users++;
+	pthread_mutex_unlock(&table->lock);
+	return sources;
+}
+
+void table_release_sources(struct table *table, struct sources *sources)
+{
+	bool last;
+
+	pthread_mutex_lock(&table->lock);
+	last = --sources->users == 0;
+	pthread_mutex_unlock(&table->lock);
+	if (last)
+		free_sources(sources);
+}
+
+bool table_count_open(struct table *table, uint64_t ino, const struct sources *sources)
+{
+	struct file *file;
+	bool known;
+
+	pthread_mutex_lock(&table->lock);
+	file = find(table, ino);
+	known = file && file->sources == sources;
+	if (known)
+		file->counts.opens++;
+	pthread_mutex_unlock(&table->lock);
+	return known;
+}
+
+void table_open(struct table *table, long epoch, uint64_t ino, struct sources *sources)
+{
+	struct sources *before = sources;
+	struct file *file;
+
+	sources->users = 1;
+	pthread_mutex_lock(&table->lock);
+	file = epoch == table->epoch ? find(table, ino) : NULL;
+	if (file) {
+		before = file->sources;
+		file->sources = sources;
+	}
+	pthread_mutex_unlock(&table->lock);
+	if (before)
+		table_release_sources(table, before);
+}
+
 void table_free_file(struct file *file)
 {
+
 	for (int index = 0; index < COLUMNS; index++)
 		PyBuffer_Release(&file->buffers[index]);
 	Py_XDECREF(file->counters);
@@ -181,7 +245,7 @@ void table_free_file(struct file *file)
 
 static bool counted(const struct file *file)
 {
-	return file->counts.reads || file->counts.writes;
+	return file->counts.opens || file->counts.reads || file->counts.writes;
 }
 
 /* Free what was forgotten, has been harvested and is no longer in use. */
@@ -302,6 +366,9 @@ void table_clear(struct table *table)
 			for (Py_ssize_t target = 0; target < file->handles; target++)
 				if (file->handle[target])
 					let_go(table, file->handle[target], &unused);
+			if (file->sources && --file->sources->users == 0)
+				free_sources(file->sources);
+			file->sources = NULL;
 			file->forgotten = true;
 			table->buckets[index] = file->next;
 			file->next = table->buckets[BUCKETS];

@@ -22,7 +22,21 @@ struct handle {
 
 /* What was served of a file; bytes. */
 struct counts {
-	uint64_t reads, read_bytes, writes, write_bytes;
+	uint64_t opens, reads, read_bytes, writes, write_bytes;
+};
+
+/* What a source was when the page cache was filled from it. */
+struct source {
+	char *path;
+	uint64_t device, inode, mode, uid, gid;
+	int64_t size, blocks, mtime, ctime;  /* bytes; 512-byte units; ns */
+};
+
+/* The sources of a file that may be opened without asking Python; the last user frees it. */
+struct sources {
+	long users;
+	Py_ssize_t count;
+	struct source source[];
 };
 
 /* A composite file. Its map never changes; freed by who holds the interpreter's lock, for the objects are Python's. */
@@ -39,6 +53,7 @@ struct file {
 	const uint8_t *rw;
 	Py_ssize_t handles;
 	struct handle **handle; /* by target; NULL where none is known yet */
+	struct sources *sources; /* NULL where Python answers OPEN */
 	PyObject *counters;     /* where Python keeps what was counted */
 	struct counts counts;
 };
@@ -60,6 +75,7 @@ struct piece {
 struct table {
 	pthread_mutex_t lock;
 	long epoch;             /* how often everything was forgotten */
+	int64_t spin;           /* ns that the loop stays awake for the next request */
 	long open, bound;       /* descriptors */
 	struct file *buckets[BUCKETS + 1];  /* the last one holds what was forgotten, until it is harvested */
 };
@@ -73,6 +89,12 @@ void table_release(struct table *table, struct file *file, const struct piece *p
 /* False when the file was forgotten meanwhile. */
 bool table_count(struct table *table, struct file *file, bool writing, uint64_t bytes);
 
+/* The sources of a file that may be opened, kept from going away; NULL for what Python shall do. */
+struct sources *table_hold_sources(struct table *table, uint64_t ino);
+void table_release_sources(struct table *table, struct sources *sources);
+/* Count an OPEN; false when the file was forgotten meanwhile. */
+bool table_count_open(struct table *table, uint64_t ino, const struct sources *sources);
+
 /* With the interpreter's lock: what a file refers to is Python's. */
 
 /* What was counted since this was asked last; the number of *rows, which the caller frees, or -1 without memory. */
@@ -83,6 +105,8 @@ bool table_add(struct table *table, long epoch, struct file *file);
 bool table_knows(struct table *table, uint64_t ino);
 /* Read and write `target` of a file through a duplicate of fd; false when it would be one too many. */
 bool table_use(struct table *table, long epoch, uint64_t ino, Py_ssize_t target, int fd);
+/* Answer OPENs of a file that is known as long as its sources are these, which the table takes and frees. */
+void table_open(struct table *table, long epoch, uint64_t ino, struct sources *sources);
 /* Forget all files, and close what no request under way uses; lets go of the interpreter's lock meanwhile. */
 void table_clear(struct table *table);
 
