@@ -11,6 +11,7 @@ opened again now and then, a matter of microseconds, and checked again.
 
 from __future__ import annotations
 
+import fcntl
 import os
 import resource
 import threading
@@ -40,6 +41,15 @@ def duplicates() -> int:
 def _usable() -> int:
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     return max(16, soft - RESERVE, soft // 2) if soft != resource.RLIM_INFINITY else 1 << 20
+
+
+def in_memory(fd: int) -> bool:
+    """True for a file that has no disk behind it; only those have seals."""
+    try:
+        fcntl.fcntl(fd, fcntl.F_GET_SEALS)
+    except OSError:
+        return False
+    return True
 
 
 class Pool:

@@ -10,8 +10,10 @@ from __future__ import annotations
 import ctypes
 import errno
 import os
+import stat
 from collections.abc import Iterator
 
+from regionfs.descriptors import in_memory
 from regionfs.plan import Mapping, plan_read, plan_write
 from regionfs.regions import Kind, RegionMap
 from regionfs.source import Sources
@@ -114,6 +116,13 @@ def fallocate(fd: int, mode: int, offset: int, length: int) -> None:
         raise OSError(number, os.strerror(number))
 
 
+def drop_setid(fd: int) -> None:
+    """What the kernel does to a local file that another user writes: no set-id bits remain."""
+    mode = os.fstat(fd).st_mode
+    if mode & (stat.S_ISUID | stat.S_ISGID):
+        os.fchmod(fd, stat.S_IMODE(mode) & ~(stat.S_ISUID | stat.S_ISGID))
+
+
 def seek_data(regions: RegionMap, sources: Sources, offset: int) -> int:
     """The first byte at or after `offset` that is not a hole. OSError(ENXIO) when none is."""
     for start, _ in data_ranges(regions, sources, offset, regions.size):
@@ -196,11 +205,11 @@ def _read_at_once(sources: Sources, key: str, offset: int, buffer: memoryview, f
     if key in sources.blocking:
         raise BlockingIOError
     try:
-        if os.preadv(sources.fd(key), (buffer,), offset, flags) == len(buffer):
+        if os.preadv(sources.fd(key), (buffer,), offset, 0 if key in sources.in_memory else flags) == len(buffer):
             return
     except OSError as error:
-        if error.errno == errno.EOPNOTSUPP:  # this file system knows no RWF_NOWAIT
-            sources.blocking.add(key)
+        if error.errno == errno.EOPNOTSUPP:  # this file system knows no RWF_NOWAIT; a tmpfs never waits
+            (sources.in_memory if in_memory(sources.fd(key)) else sources.blocking).add(key)
         elif error.errno != errno.EAGAIN:
             raise
     raise BlockingIOError

@@ -10,7 +10,6 @@ from __future__ import annotations
 import errno
 import logging
 import os
-import stat
 import time
 from collections.abc import Callable, Iterable, Mapping
 from typing import NamedTuple
@@ -65,6 +64,7 @@ class FileSystem:
         self.tree = Tree(manifest, choices, sources, generations)
         self._attributes = AttributeReader(time.time_ns() if loaded is None else loaded)
         self._sharing = Sharing(())
+        self._total: tuple[float, Tree | None, int] = (0, None, 0)  # blocks of all files: when, of which tree, how many
         self.on_change: Callable[[], None] = lambda: None  # called when inode numbers came or went
         self.on_share: Callable[[], None] = lambda: None   # called when the tree has changed
         self.userspace = True  # a file whose kernel mode fails may be served here
@@ -150,7 +150,7 @@ class FileSystem:
         if changes.size is not None:
             os.ftruncate(fd, changes.size)
         if changes.drop_setid:
-            _drop_setid(fd)
+            execute.drop_setid(fd)
         if changes.mode is not None:
             os.fchmod(fd, changes.mode & 0o777)
         if changes.uid is not None or changes.gid is not None:
@@ -265,7 +265,7 @@ class FileSystem:
             fd = _fd(node, node.spec.whole)
             count = os.pwritev(fd, (data,), offset, os.RWF_APPEND if append else 0)
             if drop_setid:
-                _drop_setid(fd)
+                execute.drop_setid(fd)
         else:
             assert node.spec.regions is not None
             if paging:
@@ -324,9 +324,12 @@ class FileSystem:
             execute.punch(regions, node.sources, mode, offset, min(length, regions.size - offset))
 
     def statfs(self) -> tuple[int, int, int]:
-        """(block size, blocks, files): totals of the composite files; never zero blocks."""
-        total = sum(-(-self._attributes.size(node) // BLOCK) for node in self.tree.files.values())
-        return BLOCK, max(total, 1), len(self.tree.nodes)
+        """(block size, blocks, files): totals of the composite files, a second old at most; never zero blocks."""
+        when, tree, blocks = self._total
+        if tree is not self.tree or time.monotonic() - when > 1:
+            blocks = sum(-(-self._attributes.size(node) // BLOCK) for node in self.tree.files.values())
+            self._total = time.monotonic(), self.tree, blocks
+        return BLOCK, max(blocks, 1), len(self.tree.nodes)
 
     # inside
 
@@ -391,10 +394,3 @@ def _fd(node: FileNode, key: str) -> int:
         return node.sources.fd(key)
     except RegionfsError as error:
         raise OSError(errno.EIO, str(error)) from error
-
-
-def _drop_setid(fd: int) -> None:
-    """What the kernel does to a local file that another user writes: no set-id bits remain."""
-    mode = os.fstat(fd).st_mode
-    if mode & (stat.S_ISUID | stat.S_ISGID):
-        os.fchmod(fd, stat.S_IMODE(mode) & ~(stat.S_ISUID | stat.S_ISGID))

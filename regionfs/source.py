@@ -49,6 +49,7 @@ class Sources:
         self._facts = dict(inspect_sources(manifest) if facts is None else facts)
         self._seen: dict[str, SourceFacts] = {}  # what look() found last, of sources that it need not inspect in full
         self.blocking: set[str] = set()  # keys whose file system knows no RWF_NOWAIT
+        self.in_memory: set[str] = set()  # such as have no disk to wait for
 
     def __enter__(self) -> Sources:
         return self

@@ -1,7 +1,6 @@
 """What a holder does while no server runs: every request gets EIO, so that nobody hangs.
 
-Reads the connection through a descriptor of its own, which may be non-blocking: the server's must
-not be.
+Reads the connection through a descriptor of its own: whether the shared one blocks is the servers' to say.
 """
 
 from __future__ import annotations
