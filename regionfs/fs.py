@@ -78,8 +78,9 @@ class FileSystem:
 
     def swap(self, tree: Tree) -> None:
         """Another tree takes the place of this one; what it retired is still served."""
-        self.tree = tree
-        self.share()
+        sharing = self._shared(tree)  # which may take its time: no write goes by the new tree and the old sharing
+        self._sharing, self.tree = sharing, tree
+        self.on_share()
 
     def sweep(self) -> bool:
         """Let go of what was retired and the kernel does not hold; True when there was any."""
@@ -95,11 +96,14 @@ class FileSystem:
 
     def share(self) -> None:
         """Work out anew which files show the same bytes, after the tree has changed."""
-        files = (node for node in list(self.tree.nodes.values()) if isinstance(node, FileNode))
-        self._sharing = Sharing(
-            Shown(node.ino, node.spec, {key: node.sources.facts(key).identity for key in node.spec.sources})
-            for node in files)
+        self._sharing = self._shared(self.tree)
         self.on_share()
+
+    @staticmethod
+    def _shared(tree: Tree) -> Sharing:
+        files = (node for node in list(tree.nodes.values()) if isinstance(node, FileNode))
+        return Sharing(Shown(node.ino, node.spec, {key: node.sources.facts(key).identity for key in node.spec.sources})
+                       for node in files)
 
     def renew(self, node: FileNode) -> None:
         """Part the file's next handles from those that are open now."""
@@ -284,6 +288,10 @@ class FileSystem:
     def shares_writes(self, ino: int) -> bool:
         """True when bytes that it may write are shown elsewhere too."""
         return ino in self._sharing.writers
+
+    def is_written(self, node: FileNode) -> bool:
+        """True when some file of the mount, this one or one of another manifest, may write to a source of it."""
+        return any(node.sources.facts(key).identity in self._sharing.written for key in node.spec.sources)
 
     def fsync(self, ino: int, data_only: bool) -> None:
         """Flush every rw source of the file; the first error is raised after all were tried."""

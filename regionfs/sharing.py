@@ -52,7 +52,9 @@ class Sharing:
 
     def __init__(self, files: Iterable[Shown]) -> None:
         self._files = {file.ino: file for file in files}
-        written = {file.identities[key] for file in self._files.values() for key in file.spec.rw_sources}
+        #: sources that some file may write
+        self.written = written = frozenset(
+            file.identities[key] for file in self._files.values() for key in file.spec.rw_sources)
         self._whole_writers: dict[Identity, list[int]] = {}
         for file in self._files.values():
             if file.spec.whole is not None and file.spec.writable:

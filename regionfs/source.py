@@ -115,12 +115,12 @@ class Sources:
         return now
 
     def unchanged(self, key: str) -> tuple[Path, SourceFacts] | None:
-        """What shows that look() would find nothing new, for a regular file that nobody here writes.
+        """What shows that look() would find nothing new, for a regular file that is not written by this key.
 
         As long as SourceFacts.hold() says so; None when it has to look closer.
         """
         seen = self._seen.get(key)
-        return (self._specs[key].place, seen) if seen is not None and self.writer(key) is None else None
+        return (self._specs[key].place, seen) if seen is not None else None
 
     def status(self, key: str) -> os.stat_result:
         """What stat(2) shows of the source now. Raises SourceError or OSError.

@@ -100,6 +100,6 @@ def _directory(value: str) -> Path:
 
 
 def _microseconds(value: str) -> int:
-    if not value.isascii() or not value.isdigit() or int(value) > LONGEST_POLL:
+    if not value.isascii() or not value.isdigit() or len(value) > 4 or int(value) > LONGEST_POLL:
         raise UsageError(f"poll={value}: give microseconds, up to {LONGEST_POLL}")
     return int(value)

@@ -84,7 +84,8 @@ class FastPath:
         epoch = self._table.epoch
         with _gone_is_fine():
             node = self._fs.file(ino)
-            if node.choice.mode is not Mode.USERSPACE or len(node.spec.sources) > MOST_SOURCES:
+            if node.choice.mode is not Mode.USERSPACE or len(node.spec.sources) > MOST_SOURCES or (
+                    self._fs.is_written(node)):
                 return
             seen = [node.sources.unchanged(key) for key in node.spec.sources]
             known = [pair for pair in seen if pair is not None]
@@ -93,7 +94,8 @@ class FastPath:
             self._learn_map(self._table, epoch, node)
             self._table.open(epoch, ino, tuple(
                 (os.fsencode(place), facts.device, facts.inode, stat.S_IFREG | facts.mode, facts.uid, facts.gid,
-                 facts.size, facts.blocks, facts.mtime_ns, facts.ctime_ns) for place, facts in known))
+                 facts.size, facts.blocks, *divmod(facts.mtime_ns, 10**9), *divmod(facts.ctime_ns, 10**9))
+                for place, facts in known))
 
     def _learn_map(self, table: Table, epoch: int, node: FileNode) -> None:
         if table.knows(node.ino):

@@ -2,7 +2,7 @@
  * The common READ and WRITE, answered without Python: an optional accelerator of the native engine.
  *
  * serve() reads requests from /dev/fuse and answers those that are plain sailing: a READ whose bytes all lie
- * in known maps and in the page cache, a WRITE into rw regions. Every other request it returns to its caller,
+ * in known maps and in the page cache, a WRITE into rw regions, an OPEN that finds the sources unchanged. Every other request it returns to its caller,
  * and so it does whenever anything goes otherwise than planned; the caller then does the whole request
  * again, from the start. Both are idempotent, so there is one place, in Python, that knows what an error means.
  *
@@ -133,17 +133,12 @@ static enum outcome do_read(struct table *table, const struct request *request, 
 	return done >= 0 ? DONE : WAITS;
 }
 
-static int64_t ns(struct timespec time)
-{
-	return time.tv_sec * INT64_C(1000000000) + time.tv_nsec;
-}
-
 static int64_t now(void)
 {
 	struct timespec time;
 
 	clock_gettime(CLOCK_MONOTONIC, &time);
-	return ns(time);
+	return time.tv_sec * INT64_C(1000000000) + time.tv_nsec;
 }
 
 static void safe(struct turns *turns, int64_t since)
@@ -202,13 +197,18 @@ static enum outcome do_write(struct table *table, const struct request *request,
 	return done ? DONE : UNKNOWN;
 }
 
+static bool same_time(struct timespec one, struct timespec other)
+{
+	return one.tv_sec == other.tv_sec && one.tv_nsec == other.tv_nsec;
+}
+
 /* As SourceFacts.hold: then who looked closer would find nothing else. */
 static bool unchanged(const struct source *source)
 {
 	struct stat found;
 
-	return stat(source->path, &found) == 0 && found.st_ino == source->inode && ns(found.st_ctim) == source->ctime &&
-	       ns(found.st_mtim) == source->mtime && found.st_size == source->size && found.st_dev == source->device &&
+	return stat(source->path, &found) == 0 && found.st_ino == source->inode &&
+	       same_time(found.st_ctim, source->ctime) && same_time(found.st_mtim, source->mtime) && found.st_size == source->size && found.st_dev == source->device &&
 	       found.st_blocks == source->blocks && found.st_mode == source->mode && found.st_uid == source->uid &&
 	       found.st_gid == source->gid;
 }

@@ -137,9 +137,9 @@ static int take_source(struct source *source, PyObject *facts)
 {
 	PyObject *path;
 
-	if (!PyArg_ParseTuple(facts, "O!KKKKKLLLL", &PyBytes_Type, &path, &source->device, &source->inode, &source->mode,
-			      &source->uid, &source->gid, &source->size, &source->blocks, &source->mtime,
-			      &source->ctime))
+	if (!PyArg_ParseTuple(facts, "O!KKKKKLLLlLl", &PyBytes_Type, &path, &source->device, &source->inode, &source->mode,
+			      &source->uid, &source->gid, &source->size, &source->blocks,
+			      &source->mtime.tv_sec, &source->mtime.tv_nsec, &source->ctime.tv_sec, &source->ctime.tv_nsec))
 		return -1;
 	source->path = strdup(PyBytes_AS_STRING(path));
 	return source->path ? 0 : (PyErr_NoMemory(), -1);

@@ -110,17 +110,16 @@ void replies_add(struct replies *replies, size_t size)
 bool replies_send(struct replies *replies)
 {
 	uint32_t sent = replies->count > 1 ? send_together(replies) : 0;
-	int failed = 0;
 
 	for (unsigned index = 0; index < replies->count; index++) {
 		const struct iovec *part = &replies->parts[index];
 
 		if (!(sent & UINT32_C(1) << index) && write(replies->device, part->iov_base, part->iov_len) < 0 &&
 		    !given(errno))
-			failed = errno;
+			replies->failed = errno;
 	}
 	replies->count = 0;
 	replies->used = 0;
-	errno = failed;
-	return failed == 0;
+	errno = replies->failed;
+	return replies->failed == 0;
 }

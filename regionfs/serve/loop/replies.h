@@ -13,6 +13,7 @@ struct replies {
 	int device;
 	char *start;
 	size_t room, used;
+	int failed;            /* errno of an answer that could not be given */
 	unsigned count;
 	struct iovec parts[BATCH];
 };
@@ -24,7 +25,7 @@ void replies_add(struct replies *replies, size_t size);
 /*
  * Send what waits, by one system call where liburing is there: each write(2) that wakes its caller on this very
  * core ends with a switch to it, one io_uring_enter(2) for all of them with one. The device must not block.
- * False with errno when an answer could not be given.
+ * False with errno when an answer could not be given, now or before.
  */
 bool replies_send(struct replies *replies);
 

@@ -235,7 +235,6 @@ void table_open(struct table *table, long epoch, uint64_t ino, struct sources *s
 
 void table_free_file(struct file *file)
 {
-
 	for (int index = 0; index < COLUMNS; index++)
 		PyBuffer_Release(&file->buffers[index]);
 	Py_XDECREF(file->counters);

@@ -7,6 +7,7 @@
 #include <pthread.h>
 #include <stdbool.h>
 #include <stdint.h>
+#include <time.h>
 
 enum { HOLE = -1, ERROR = -2 };          /* targets, as in regions.py; those below are blobs */
 enum { PIECES = 512, BUCKETS = 1 << 14 };  /* pieces of a request at most; buckets of a table */
@@ -29,7 +30,8 @@ struct counts {
 struct source {
 	char *path;
 	uint64_t device, inode, mode, uid, gid;
-	int64_t size, blocks, mtime, ctime;  /* bytes; 512-byte units; ns */
+	int64_t size, blocks;  /* bytes; 512-byte units */
+	struct timespec mtime, ctime;
 };
 
 /* The sources of a file that may be opened without asking Python; the last user frees it. */
