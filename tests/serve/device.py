@@ -23,13 +23,18 @@ from regionfs.modes.choose import Choice, Mode
 from regionfs.serve.fast import FastPath
 from regionfs.serve.relay import AWAKE, SINCE, Relay
 from regionfs.source import Sources
+from tests.faults.lives import eventually
 from tests.harness import PROJECT
 
 # linux/fuse.h: fuse_in_header, then fuse_read_in or fuse_write_in
 REQUEST = Struct("=IIQQIII4xQQIIQI4x")
 REPLY = Struct("=IiQ")           # fuse_out_header
 WRITTEN = Struct("=IiQI4x")      # and fuse_write_out
+OPEN = Struct("=IIQQIII4xII")             # fuse_in_header, fuse_open_in
+OPENED = Struct("=IiQQIi")       # fuse_out_header, fuse_open_out
+RELEASE = Struct("=IIQQIII4xQIIQ")         # fuse_in_header, fuse_release_in
 READ, WRITE = 15, 16
+KEEP_CACHE = 2
 WRITE_CACHE, WRITE_LOCKOWNER, KILL_SUIDGID = 1, 2, 4
 UNIQUE = 4711
 ROOM = 1 << 17                   # bytes of a request or a reply
@@ -63,6 +68,16 @@ def write_request(ino: int, offset: int, data: bytes, io_flags: int = 0, flags: 
     """A WRITE; `flags` are those of the file's open."""
     return REQUEST.pack(REQUEST.size + len(data), WRITE, UNIQUE, ino, 0, 0, 0, 0, offset, len(data), io_flags, 0,
                         flags) + data
+
+
+def open_request(ino: int, flags: int = os.O_RDONLY) -> bytes:
+    """An OPEN."""
+    return OPEN.pack(OPEN.size, 14, UNIQUE, ino, 0, 0, 0, flags, 0)
+
+
+def release_request(ino: int) -> bytes:
+    """A RELEASE."""
+    return RELEASE.pack(RELEASE.size, 18, UNIQUE, ino, 0, 0, 0, 0, 0, 0, 0)
 
 
 class Device:
@@ -110,6 +125,24 @@ class Device:
         assert [WRITTEN.size, 0, UNIQUE] == header
         return int(count)
 
+    def open(self, ino: int, flags: int = os.O_RDONLY) -> bool:
+        """True when an OPEN was answered, and the page cache kept; False when it was handed over."""
+        reply = self.ask(open_request(ino, flags))
+        if isinstance(reply, Handed):
+            assert OPEN.size == reply.size
+            return False
+        assert (OPENED.size, 0, UNIQUE, 0, KEEP_CACHE, 0) == OPENED.unpack(reply)
+        return True
+
+    def release(self, ino: int) -> bool:
+        """True when a RELEASE was answered; False when it was handed over."""
+        reply = self.ask(release_request(ino))
+        if isinstance(reply, Handed):
+            assert RELEASE.size == reply.size
+            return False
+        assert (REPLY.size, 0, UNIQUE) == REPLY.unpack(reply)
+        return True
+
     def __enter__(self) -> Self:
         return self
 
@@ -133,6 +166,12 @@ class World(NamedTuple):
     def learn(self, path: str, offset: int = 0, length: int = 1 << 20) -> int:
         """Let the loop know a file and what lies behind a range of it; its inode number."""
         self.device.fast.learn(self.ino(path), offset, length)
+        return self.ino(path)
+
+    def learn_open(self, path: str) -> int:
+        """Let Python open a file until the page cache is kept, then teach the loop; its inode number."""
+        eventually(lambda: self.fs.open(self.ino(path), os.O_RDONLY).keep_cache)  # time stamps settle
+        self.device.fast.learn_open(self.ino(path))
         return self.ino(path)
 
 
