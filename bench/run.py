@@ -94,7 +94,7 @@ def read_ahead(directory: Path) -> int | None:
 def memory_directory() -> Path | None:
     """A tmpfs with room that takes O_DIRECT (Linux 6.6); None where there is none."""
     shm = Path("/dev/shm")
-    if not shm.is_dir() or shutil.disk_usage(shm).free < 3 * FILE_SIZE:
+    if not shm.is_dir() or shutil.disk_usage(shm).free < 4 * FILE_SIZE:
         return None
     with tempfile.NamedTemporaryFile(dir=shm) as probe:
         try:
@@ -107,8 +107,8 @@ def memory_directory() -> Path | None:
 @contextlib.contextmanager
 def stores() -> Iterator[dict[str, Store]]:
     """The bytes in each kind of place, warm; unmounted and removed at the end."""
-    # who reads the memory store wants one file
-    places = {"disk": (session_root(), (COARSE, FINE, PIECES)), "memory": (memory_directory() or session_root(), ())}
+    places = {"disk": (session_root(), (COARSE, FINE, PIECES)),
+              "memory": (memory_directory() or session_root(), (COARSE, PIECES))}
     with contextlib.ExitStack() as stack:
         made = {}
         for kind, (place, layouts) in places.items():

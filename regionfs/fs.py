@@ -20,7 +20,7 @@ from regionfs.errors import RegionfsError
 from regionfs.manifest.schema import Manifest
 from regionfs.modes.choose import Choice, Mode
 from regionfs.regions import Kind, Region, RegionMap
-from regionfs.sharing import Sharing, Shown, Span
+from regionfs.sharing import Sharing, Span
 from regionfs.source import Sources
 from regionfs.tree import Directory, FileNode, Node, Tree
 from regionfs.units import MAX_OFFSET
@@ -78,7 +78,7 @@ class FileSystem:
 
     def swap(self, tree: Tree) -> None:
         """Another tree takes the place of this one; what it retired is still served."""
-        sharing = self._shared(tree)  # which may take its time: no write goes by the new tree and the old sharing
+        sharing = Sharing(tree.shown())  # which may take its time: no write goes by the new tree and the old sharing
         self._sharing, self.tree = sharing, tree
         self.on_share()
 
@@ -96,14 +96,8 @@ class FileSystem:
 
     def share(self) -> None:
         """Work out anew which files show the same bytes, after the tree has changed."""
-        self._sharing = self._shared(self.tree)
+        self._sharing = Sharing(self.tree.shown())
         self.on_share()
-
-    @staticmethod
-    def _shared(tree: Tree) -> Sharing:
-        files = (node for node in list(tree.nodes.values()) if isinstance(node, FileNode))
-        return Sharing(Shown(node.ino, node.spec, {key: node.sources.facts(key).identity for key in node.spec.sources})
-                       for node in files)
 
     def renew(self, node: FileNode) -> None:
         """Part the file's next handles from those that are open now."""

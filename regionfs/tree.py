@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
 from regionfs.digest import blake2b
 from regionfs.manifest.schema import FileSpec, Manifest
 from regionfs.modes.choose import Choice, Mode
+from regionfs.sharing import Shown
 from regionfs.source import Sources
 
 ROOT = 1  # the protocol's node id of the root
@@ -132,6 +133,13 @@ class Tree:
         """Let go of a retired node: the kernel has forgotten it."""
         self._retired.discard(ino)
         del self.nodes[ino]
+
+    def shown(self) -> Iterator[Shown]:
+        """All files, as far as sharing is concerned."""
+        for node in list(self.nodes.values()):
+            if isinstance(node, FileNode):
+                yield Shown(node.ino, node.spec,
+                            {key: node.sources.facts(key).identity for key in node.spec.sources})
 
     def _add(self, node: FileNode) -> None:
         path = node.spec.path

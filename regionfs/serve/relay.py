@@ -65,7 +65,9 @@ class Relay:
         self._replace(threading.get_ident())
 
     def risk(self) -> None:
-        """The leader begins something that may stall; safe() ends it."""
+        """If the caller leads: it begins something that may stall; safe() ends it."""
+        if self._leader != threading.get_ident():
+            return
         self.turns[SINCE] = time.monotonic_ns()
         if not self.turns[AWAKE]:
             self.turns[AWAKE] = 1
@@ -122,3 +124,6 @@ class Relay:
                 quiet = 0
                 self.turns[AWAKE] = 0
                 self._watched.clear()
+                if self.turns[SINCE]:  # begun while we fell asleep
+                    self.turns[AWAKE] = 1
+                    self._watched.set()
