@@ -1,7 +1,7 @@
 """Who is measured: one row per subject, each a way to see the same regions of the same bytes.
 
-The bytes lie on a disk and, for those who hand O_DIRECT down to the file below, also in a tmpfs: so that
-everyone's source is warm in every workload.
+The bytes lie on a disk and, for the O_DIRECT rows of servers in userspace, also in a tmpfs: some hand the flag
+down to the file below, and so everyone's source is warm in every workload.
 """
 
 from __future__ import annotations
