@@ -163,3 +163,84 @@ while not select.select([0], [], [], 0)[0]:
     count += 50
 print(count)
 """
+
+
+OPENED = {name: {"regions": [{"source": f"{source}.img"}, {"length": PAGE, "hole": True}]}
+          for name, source in (("f.bin", "a"), ("g.bin", "c"))}
+
+
+@pytest.mark.both_paths
+@pytest.mark.parametrize("engine", ["native"], indirect=True)
+def test_opens_are_answered_without_python(mount: Callable[..., Mount], sources: Path, fast: bool) -> None:
+    """With their RELEASEs, and they are counted, once the page cache was kept; the bytes are the same."""
+    with mount(OPENED, options=USERSPACE) as mounted, Worker() as worker:
+        path = mounted.path / "f.bin"
+
+        def kept() -> bool:
+            reads = mounted.served("f.bin")[0]
+            worker.pread(path, 0, PAGE)
+            return reads == mounted.served("f.bin")[0]
+        eventually(kept)
+        worker.pread(path, 0, PAGE)  # what the loop learns from, if it has not yet
+        before = mounted.status()["files"]["f.bin"]
+        with calls_of(mounted) as calls:
+            assert [b"a" * PAGE] * COUNT == worker.run([("pread", path, 0, PAGE)] * COUNT)
+        after = mounted.status()["files"]["f.bin"]
+    opens = [state["opens_by_mode"]["userspace"] for state in (before, after)]
+    assert (COUNT, before["reads"]) == (opens[1] - opens[0], after["reads"])
+    if fast:  # the first one after a pause is Python's: it wakes the watchman
+        assert calls["writev"] < COUNT // 2
+        assert calls["write"] + calls["io_uring_enter"] >= 2 * COUNT - calls["writev"]
+    else:
+        assert calls["writev"] >= 2 * COUNT
+
+
+@pytest.mark.both_paths
+@pytest.mark.parametrize("engine", ["native"], indirect=True)
+def test_what_was_closed_is_seen_by_the_next_open(mount: Callable[..., Mount], sources: Path, fast: bool) -> None:
+    """However often the source changes beside the mount, at once after an open or after many."""
+    opened = 0
+    with mount(OPENED, options=USERSPACE) as mounted, Worker() as worker:
+        path = mounted.path / "f.bin"
+        for turn in range(60):
+            data = bytes([turn]) * PAGE
+            with open(sources / "a.img", "r+b") as source:
+                source.write(data)
+            for _ in range(turn % 4 * 30 + 1):  # up to what settles the time stamps
+                assert data == worker.pread(path, 0, PAGE)
+                opened += 1
+        assert b"c" * PAGE == worker.pread(mounted.path / "g.bin", 0, PAGE)
+        files = mounted.status()["files"]
+    assert [opened, 1] == [files[name]["opens_by_mode"]["userspace"] for name in OPENED]
+
+
+@pytest.mark.parametrize("engine", ["native"], indirect=True)
+def test_opens_around_a_reload(mount: Callable[..., Mount], sources: Path) -> None:
+    """The next open shows the new map; what stayed is counted on, what is open stays as it was."""
+    with mount(OPENED, options=USERSPACE) as mounted, Worker() as worker:
+        path, kept = mounted.path / "f.bin", mounted.path / "g.bin"
+        old = worker.open(path)
+        for turn in range(1, 5):
+            letter = b"ab"[turn % 2:][:1]
+            calls = [("pread", path, 0, PAGE), ("pread", kept, 0, PAGE)] * 100
+            worker.run(calls)
+            mounted.write_manifest({**OPENED, "f.bin": {"regions": [
+                {"source": f"{letter.decode()}.img", "offset": turn * PAGE}, {"length": PAGE, "hole": True}]}})
+            assert 0 == mounted.user.regionfs("reload", mounted.path).returncode
+            assert [letter * PAGE, b"c" * PAGE] * 100 == worker.run(calls)
+            assert b"a" * PAGE == worker.pread(old, 0, PAGE)
+            files = mounted.status()["files"]
+            assert [100, 200 * turn] == [files[name]["opens_by_mode"]["userspace"] for name in OPENED]
+
+
+@pytest.mark.parametrize("poll", ["0", "1000"])
+@pytest.mark.parametrize("engine", ["native"], indirect=True)
+def test_poll(mount: Callable[..., Mount], sources: Path, poll: str) -> None:
+    """Reads, writes and opens are what they are, whether the loop sleeps at once or late."""
+    with mount(FILES, options=("--poll", poll)) as mounted, Worker() as worker:
+        path = mounted.path / "disk.img"
+        handle = worker.open(path, os.O_RDWR | os.O_DIRECT)
+        for turn in range(COUNT):
+            assert PAGE == worker.pwrite_direct(handle, RW, bytes([turn]) * PAGE)
+            assert bytes([turn]) * PAGE + b"a" * PAGE == worker.pread_direct(handle, RW, 2 * PAGE)
+        assert bytes([COUNT - 1]) * PAGE == worker.pread(path, RW, PAGE)

@@ -278,7 +278,7 @@ def test_mount_by_type(mount8: Callable[..., subprocess.CompletedProcess[str]], 
                        tmp_path: Path) -> None:
     """`mount -t regionfs disk.yaml DIR -o OPTS` mounts, umount(8) ends it."""
     point = tmp_path / "mnt"
-    options = f"ro,engine=native,modes=passthrough:userspace,confine={tmp_path},log_level=warning"
+    options = f"ro,engine=native,modes=passthrough:userspace,confine={tmp_path},log_level=warning,poll=0"
     done = mount8("-t", "regionfs", tmp_path / "m.yaml", point, "-o", options)
     assert (0, "", "") == (done.returncode, done.stdout, done.stderr)
     said = status(point)
@@ -310,6 +310,9 @@ def test_an_fstab_line(mount8: Callable[..., subprocess.CompletedProcess[str]], 
     ("enginee=native", "did you mean engine"),
     ("engine=fast", "engine=fast: known are auto, native, pyfuse3"),
     ("modes=iomap:iomap", "stands twice"),
+    ("poll=", "poll=: give microseconds, up to 1000"),
+    ("poll=abc", "poll=abc: give microseconds, up to 1000"),
+    ("poll=1001", "poll=1001: give microseconds, up to 1000"),
     ("confine=/nonexistent", "give the directory that sources must lie in"),
 ])
 def test_wrong_options_fail(mount8: Callable[..., subprocess.CompletedProcess[str]], command: list[str | Path],
