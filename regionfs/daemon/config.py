@@ -59,8 +59,8 @@ class MountConfig:
         confine = values["confine"]
         return MountConfig(Path(values["manifest"]), Path(values["mountpoint"]), MountOptions(**values["options"]),
                            values["engine"], tuple(Mode(mode) for mode in values["modes"]),
-                           None if confine is None else Path(confine), values["log_level"], values["poll"],
-                           values["generation"])
+                           None if confine is None else Path(confine), values["log_level"],
+                           values.get("poll", POLL), values["generation"])  # a holder may be older than poll=
 
     @property
     def wants_backing(self) -> bool:
