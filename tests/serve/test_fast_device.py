@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from regionfs.serve import fast
 from regionfs.serve.relay import TURN
 from tests.serve.conftest import DISK_RW, PAGE
 from tests.serve.device import REPLY, REQUEST, ROOM, STOP, UNIQUE, WRITTEN, World, read_request, write_request
@@ -69,9 +70,13 @@ def test_a_turn_that_is_over_reads_nothing(world: World) -> None:
     assert 17 == len(device.kernel.recv(ROOM))
 
 
-def test_who_is_deposed_answers_once_more(world: World) -> None:
-    """And returns then, so that the new leader is alone."""
-    ino, device = world.learn("disk.img"), world.device
+@pytest.mark.parametrize("poll", [0, 10**6])
+def test_who_is_deposed_answers_once_more(world: World, monkeypatch: pytest.MonkeyPatch, poll: int) -> None:
+    """And returns then, so that the new leader is alone; whether it sleeps between requests or stays awake."""
+    device = world.device
+    monkeypatch.setattr(device.fast, "_table", table := fast.table(poll))
+    monkeypatch.setattr(device, "table", table)
+    ino = world.learn("disk.img")
     returned: list[int | None] = []
     thread = threading.Thread(target=lambda: returned.append(device.receive()))
     thread.start()
