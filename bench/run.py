@@ -153,7 +153,10 @@ def measure(workload: Workload, subject: Subject, view: View, store: Store, seco
     try:
         if workload.first_touch and subject.fresh:
             with subject.start(store) as anew:
+                store.warm(single_pages=False)
                 return run(workload, anew.path, seconds, drop_cache=False)
+        if workload.first_touch:  # once more: a kernel may let go of pages that nobody used for some seconds
+            store.warm(single_pages=False)
         if workload.warm:
             subprocess.run(["cat", view.path], stdout=subprocess.DEVNULL, check=True)
         if workload.direct:

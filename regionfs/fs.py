@@ -210,7 +210,8 @@ class FileSystem:
         # a disk's time stamps say nothing of who else writes to it
         settled = all(f.kind == "file" and max(f.mtime_ns, f.ctime_ns) < limit for f in seen)
         keep = node.cached == stamps
-        node.cached = stamps if settled else None
+        if not keep:
+            node.cached = None  # until what the kernel holds was dropped
         return Opened(node.choice.mode, self._uncached(node), keep, stamps, settled, since)
 
     def fits_whole(self, node: FileNode, opened: Opened) -> bool:

@@ -50,8 +50,13 @@ class FileNode:
     generation: int = 0    # of its inode number: raised whenever the file's handles part from those before
     counters: Counters = field(default_factory=Counters)
     cached: object = None  # the stamps of its sources that the kernel's page cache was filled from
+    filled: bool = False   # the kernel's page cache may hold bytes of it
     allocated: tuple[object, int] | None = None  # (facts of its sources, 512-byte units with data)
     trouble: str = ""      # the log line its last failed open wrote; said once
+
+    def fill(self, stamps: object) -> None:
+        """The kernel dropped its pages; new ones come from sources of these `stamps`, None when they hide a change."""
+        self.cached, self.filled = stamps, True
 
 
 @dataclass(slots=True, eq=False)
@@ -100,7 +105,7 @@ class Tree:
         """Give a file another inode number; open handles keep the old one. Returns its new node."""
         generation = node.generation + 1
         ino = self._inode(node.spec.path, generation)
-        new = replace(node, ino=ino, generation=generation, cached=None)
+        new = replace(node, ino=ino, generation=generation, cached=None, filled=False)
         self._add(new)
         self._retired.add(node.ino)
         return new

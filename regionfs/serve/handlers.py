@@ -53,8 +53,10 @@ Handler = Callable[[Request], bytes]
 class Handlers:
     """The table of opcodes over one file system."""
 
-    def __init__(self, fs: FileSystem, backings: Backings, iomap: IomapSession | None = None) -> None:
-        """`iomap` where the kernel speaks it on this connection."""
+    def __init__(self, fs: FileSystem, backings: Backings, drop: Callable[[int], None],
+                 iomap: IomapSession | None = None) -> None:
+        """`drop` makes the kernel forget an inode's pages; `iomap` where the kernel speaks it on this connection."""
+        self._drop = drop
         self._fs = fs
         self._backings = backings
         self._iomap = iomap
@@ -112,6 +114,11 @@ class Handlers:
             node.counters.opens[opened.mode] += 1
             return codec.pack(OpenOut(0, abi.FOPEN_PASSTHROUGH, backing_id))
         node.counters.opens[Mode.USERSPACE] += 1
+        if not opened.keep_cache:
+            # the kernel drops them too, but later: an open that comes in between would be told to keep them
+            if node.filled:
+                self._drop(ino)
+            node.fill(opened.stamps if opened.settled else None)
         direct = opened.direct or backing_id == 0
         flags = (abi.FOPEN_DIRECT_IO if direct else 0) | (abi.FOPEN_KEEP_CACHE if opened.keep_cache else 0)
         if body.flags & os.O_DIRECT:  # as on a local file, such writes need not wait for each other

@@ -25,6 +25,7 @@ from regionfs.serve.late import Late
 from regionfs.serve.ledger import Ledger
 from regionfs.serve.relay import Relay
 from regionfs.sharing import Span
+from regionfs.tree import FileNode
 from regionfs.wire import abi, codec, device
 from regionfs.wire.abi import NotifyCode, Opcode
 from regionfs.wire.codec import OUT_HEADER, OUT_HEADER_SIZE
@@ -58,7 +59,7 @@ class Server:
         self._backings = Backings(fs, registry, ledger)
         send = partial(device.send, fd)
         self.iomap = IomapSession(fs, registry, send, before_first) if negotiated.iomap else None
-        self._handlers = Handlers(fs, self._backings, self.iomap)
+        self._handlers = Handlers(fs, self._backings, lambda ino: self._drop([Span(ino, 0, 0)]), self.iomap)
         self._relay = Relay(self._lead)
         self._late = Late()
         self._fast = FastPath(fs, fd, poll)
@@ -70,6 +71,9 @@ class Server:
         With `resume` another server died on this connection: what it left unanswered comes again.
         """
         if resume:
+            for node in self._fs.tree.nodes.values():
+                if isinstance(node, FileNode):
+                    node.filled = True
             if self.iomap is not None:
                 self.iomap.configure(resumed=True)
             else:

@@ -85,6 +85,11 @@ class Operations(pyfuse3.Operations):
     async def open(self, ino: int, flags: int, ctx: object) -> pyfuse3.FileInfo:
         with _errors():
             opened = await _in_thread(lambda: self._fs.open(ino, flags))
+            if not opened.keep_cache:
+                node = self._fs.file(ino)
+                if node.filled:
+                    await trio.to_thread.run_sync(_invalidate, ino)
+                node.fill(opened.stamps if opened.settled else None)
             if flags & os.O_TRUNC:  # libfuse negotiates it: no SETATTR follows
                 await self._change(ino, Changes(size=0))
         self._fs.file(ino).counters.opens[Mode.USERSPACE] += 1

@@ -170,7 +170,14 @@ class World(NamedTuple):
 
     def learn_open(self, path: str) -> int:
         """Let Python open a file until the page cache is kept, then teach the loop; its inode number."""
-        eventually(lambda: self.fs.open(self.ino(path), os.O_RDONLY).keep_cache)  # time stamps settle
+        node = self.fs.tree.files[path]
+
+        def kept() -> bool:
+            opened = self.fs.open(node.ino, os.O_RDONLY)
+            node.fill(opened.stamps if opened.settled else None)
+            return opened.keep_cache
+
+        eventually(kept)  # time stamps settle
         self.device.fast.learn_open(self.ino(path))
         return self.ino(path)
 
