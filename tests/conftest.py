@@ -8,6 +8,7 @@ No test may take longer than its mark `timeout(seconds)`, 60 by default; see tes
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Generator, Iterator
@@ -33,6 +34,8 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "timeout(seconds): how long the test may take, 60 by default")
     config.addinivalue_line("markers", "both_paths: the native engine with and without its compiled loop")
     os.environ["PATH"] += ":/usr/sbin:/sbin"
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # in the background of a shell; commands would inherit it
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     sweep.sweep_dead_sessions()
     session, config.stash[LOCK] = sweep.new_session()
     config.stash[SESSION], config.stash[SKIPPED] = session, []
