@@ -37,8 +37,18 @@ WRITES = OpFlag.WRITE | OpFlag.ZERO | OpFlag.UNSHARE | OpFlag.WRITEBACK
 INODE = iomap_v7.ATTR_EXCLUSIVE | iomap_v7.ATTR_IOMAP
 YES, NO = Ability(True, ""), Ability(False, "not here")
 TIMEOUT = 20           # seconds for a reply
+ROOM = 64 << 20        # bytes that a socket takes before it would block
+SO_SNDBUFFORCE = 32    # linux/socket.h; needs CAP_NET_ADMIN
 
 Tamper = Callable[[Server], None]
+
+
+def _make_room(end: socket.socket) -> None:
+    """/dev/fuse takes every message at once; `end`, which the server makes non-blocking, takes what has room."""
+    try:
+        end.setsockopt(socket.SOL_SOCKET, SO_SNDBUFFORCE, ROOM)
+    except PermissionError:
+        end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, ROOM)
 
 
 class Connection:
@@ -59,6 +69,7 @@ class Connection:
         self._cache_limit = 256 << 10
         self.block = self.maxbytes = 0
         self._socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        _make_room(theirs)
         loaded, self._loops = attach_loops(load(manifest))
         facts = inspect_sources(loaded)
         self._sources = Sources(loaded, facts)
