@@ -1,4 +1,4 @@
-"""Source packages of the distribution, fetched once into build/sources: a real tree to build and to read.
+"""Source packages of the distribution: fetched for a while, or once into build/sources, a real tree to build and read.
 
 apt-get reads the system's own package lists as lists of sources, in a directory of its own; nothing is installed.
 What cannot be had is a MissingError that says why.
@@ -6,14 +6,17 @@ What cannot be had is a MissingError that says why.
 
 from __future__ import annotations
 
+import platform
 import re
 import shutil
-import subprocess
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
-from bench.peers import APT, MissingError
+from bench.tools import MissingError, run
 
+APT = Path("/etc/apt")
 BUILD = Path(__file__).resolve().parent.parent / "build" / "sources"
 
 
@@ -23,35 +26,40 @@ def source_tree(package: str) -> Path:
     if known:
         return known[0]
     BUILD.mkdir(parents=True, exist_ok=True)
+    with fetched(package) as tree:
+        part = BUILD / f".{tree.name}"  # an interrupted copy shall not be taken for the tree
+        shutil.rmtree(part, ignore_errors=True)
+        shutil.copytree(tree, part)
+        return part.rename(BUILD / tree.name)
+
+
+@contextmanager
+def fetched(package: str, suite: str | None = None) -> Iterator[Path]:
+    """The unpacked source package, of the release `suite` or of the installed one, while the block runs."""
     with tempfile.TemporaryDirectory(prefix="regionfs-bench-") as name:
         directory = Path(name)
         directory.chmod(0o755)  # for apt's own user
-        _fetch(package, directory)
+        sources = directory / "sources"
+        for folder in (sources, directory / "lists" / "partial", directory / "cache" / "archives" / "partial"):
+            folder.mkdir(parents=True)
+        _write_source_lists(sources, suite)
+        options = [f"-oDir::Etc::sourceparts={sources}", "-oDir::Etc::sourcelist=/dev/null",
+                   f"-oDir::State::lists={directory / 'lists'}", f"-oDir::Cache={directory / 'cache'}"]
+        for action in (["update"], ["source", package]):
+            run("apt-get", "-qq", *options, *action, cwd=directory)
         found = [path for path in directory.glob(f"{package}-*") if path.is_dir()]
         if not found:
             raise MissingError(f"the source package of {package} unpacks nothing of its name")
-        part = BUILD / f".{found[0].name}"  # an interrupted copy shall not be taken for the tree
-        shutil.rmtree(part, ignore_errors=True)
-        shutil.copytree(found[0], part)
-        return part.rename(BUILD / found[0].name)
+        yield found[0]
 
 
-def _fetch(package: str, directory: Path) -> None:
-    sources = directory / "sources"
-    for folder in (sources, directory / "lists" / "partial", directory / "cache" / "archives" / "partial"):
-        folder.mkdir(parents=True)
+def _write_source_lists(target: Path, suite: str | None) -> None:
+    """The system's package sources once more, as sources of source packages; those of `suite` if it is given."""
+    own = platform.freedesktop_os_release().get("VERSION_CODENAME", "")
     for path in [APT / "sources.list", *sorted((APT / "sources.list.d").glob("*"))]:
-        if path.exists() and path.suffix in (".list", ".sources"):
-            text = re.sub(r"(?m)^deb\s", "deb-src ", re.sub(r"(?mi)^Types:.*$", "Types: deb-src", path.read_text()))
-            (sources / f"{path.stem}-src{path.suffix}").write_text(text)
-    options = [f"-oDir::Etc::sourceparts={sources}", "-oDir::Etc::sourcelist=/dev/null",
-               f"-oDir::State::lists={directory / 'lists'}", f"-oDir::Cache={directory / 'cache'}"]
-    for action in (["update"], ["source", package]):
-        try:
-            done = subprocess.run(["apt-get", "-qq", *options, *action], cwd=directory, check=False,
-                                  capture_output=True, text=True, timeout=180)
-        except (OSError, subprocess.TimeoutExpired) as error:
-            raise MissingError(f"apt-get {' '.join(action)}: {error}") from None
-        if done.returncode:
-            reason = (done.stderr.strip() or "no message").splitlines()[-1]
-            raise MissingError(f"apt-get {' '.join(action)} failed: " + re.sub(r"\S+://\S+", "(address)", reason))
+        if not path.exists() or path.suffix not in (".list", ".sources"):
+            continue
+        text = re.sub(r"(?m)^deb\s", "deb-src ", re.sub(r"(?mi)^Types:.*$", "Types: deb-src", path.read_text()))
+        if suite and own:
+            text = re.sub(rf"\b{own}\b", suite, text)
+        (target / f"{path.stem}-src{path.suffix}").write_text(text)

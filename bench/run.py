@@ -30,11 +30,12 @@ from typing import Any
 from rich.progress import Progress
 
 from bench import table
-from bench.peers import MissingError, libfuse_version, newer_version
+from bench.peers import libfuse_version, newer_version
 from bench.placement import cores, pinned
 from bench.servers import View
 from bench.store import COARSE, FINE, PIECES, Store
 from bench.subjects import SUBJECTS, Subject
+from bench.tools import MissingError
 from bench.workloads import FILE_SIZE, SAME_CORE, WORKLOADS, Workload, run
 from tests.sweep import session_root, unmount_all
 

@@ -9,7 +9,6 @@ import contextlib
 import itertools
 import os
 import select
-import shutil
 import signal
 import subprocess
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -18,8 +17,8 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 
-from bench.peers import MissingError
 from bench.store import PIECES, Store
+from bench.tools import MissingError, need, run
 from tests.harness import REGIONFS, Mount
 from tests.sweep import mounts_below
 
@@ -48,11 +47,11 @@ def bind_mount(store: Store) -> Iterator[View]:
     """The directory of the file once more, by the kernel."""
     point = _new(store, "bind")
     point.mkdir()
-    _run("mount", "--bind", store.flat.parent, point)
+    run("mount", "--bind", store.flat.parent, point)
     try:
         yield View(point / store.flat.name)
     finally:
-        _run("umount", point)
+        run("umount", point)
 
 
 def regionfs(file: Callable[[Store], Mapping[str, object]], engine: str, modes: str) -> Start:
@@ -76,7 +75,7 @@ def over_directory(command: Callable[[Path, Path], Sequence[str | Path]], *, pas
     def start(store: Store) -> Iterator[View]:
         point = _new(store, "peer")
         point.mkdir()
-        with _daemon(command(store.flat.parent, point), point) as process:
+        with daemon(command(store.flat.parent, point), point) as process:
             path = point / store.flat.name
             if passthrough and not _reads_without(process, path):
                 raise MissingError("its reads go to the daemon")
@@ -87,35 +86,35 @@ def over_directory(command: Callable[[Path, Path], Sequence[str | Path]], *, pas
 @contextlib.contextmanager
 def nbdfuse(store: Store) -> Iterator[View]:
     """nbdkit's split plugin over a file for each region, mounted by nbdfuse."""
-    for tool in ("nbdfuse", "nbdkit"):
-        _need(tool)
+    for program in ("nbdfuse", "nbdkit"):
+        need(program)
     point = _new(store, "nbdfuse")
     point.mkdir()
     path = point / "flat.img"
     pieces = [store.directory / PIECES.source(number) for number in range(PIECES.regions)]
-    with _daemon(["nbdfuse", path, "[", "nbdkit", "--exit-with-parent", "split", *pieces, "]"], point) as process:
+    with daemon(["nbdfuse", path, "[", "nbdkit", "--exit-with-parent", "split", *pieces, "]"], point) as process:
         yield View(path, (process.pid,))
 
 
 @contextlib.contextmanager
 def qemu(store: Store) -> Iterator[View]:
     """A VMDK of one flat extent for each region, written by regionfs, exported by qemu-storage-daemon."""
-    _need("qemu-storage-daemon")
+    need("qemu-storage-daemon")
     path, manifest, disk = (_new(store, "qemu", suffix) for suffix in ("", ".yaml", ".vmdk"))
     regions = "".join(f"      - {{source: {PIECES.source(number)}}}\n" for number in range(PIECES.regions))
     manifest.write_text(f"regionfs: 1\nfiles:\n  flat.img:\n    regions:\n{regions}")
-    _run(REGIONFS, "export", "vmdk", manifest, "flat.img", "-o", disk)
+    run(REGIONFS, "export", "vmdk", manifest, "flat.img", "-o", disk)
     path.touch()  # it is mounted over
     export = f"type=fuse,id=export,node-name=disk,mountpoint={path},writable=on"
-    with _daemon(["qemu-storage-daemon", "--blockdev", f"driver=file,filename={disk},node-name=text",
-                  "--blockdev", "driver=vmdk,file=text,node-name=disk", "--export", export], path) as process:
+    with daemon(["qemu-storage-daemon", "--blockdev", f"driver=file,filename={disk},node-name=text",
+                 "--blockdev", "driver=vmdk,file=text,node-name=disk", "--export", export], path) as process:
         yield View(path, (process.pid,))
 
 
 def tool(name: str, *options: str) -> Callable[[Path, Path], Sequence[str | Path]]:
     """The command of a tool that is on the PATH or missing."""
     def command(source: Path, point: Path) -> Sequence[str | Path]:
-        _need(name)
+        need(name)
         return [name, *options, source, point]
     return command
 
@@ -125,20 +124,8 @@ def _new(store: Store, name: str, suffix: str = "") -> Path:
     return store.directory / f"{name}-{next(NUMBERS)}{suffix}"
 
 
-def _need(program: str) -> None:
-    if not shutil.which(program):
-        raise MissingError(f"{program} is not installed")
-
-
-def _run(*command: str | Path) -> None:
-    """Raises MissingError with what the command says."""
-    done = subprocess.run(command, check=False, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60)
-    if done.returncode:
-        raise MissingError(f"{Path(command[0]).name}: {done.stderr.strip()}")
-
-
 @contextlib.contextmanager
-def _daemon(command: Sequence[str | Path], point: Path) -> Iterator[subprocess.Popen[str]]:
+def daemon(command: Sequence[str | Path], point: Path) -> Iterator[subprocess.Popen[str]]:
     """A process that mounts at `point` and unmounts when it is told to end."""
     process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
                                text=True)

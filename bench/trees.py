@@ -16,7 +16,6 @@ import datetime
 import itertools
 import json
 import os
-import select
 import shutil
 import signal
 import subprocess
@@ -32,8 +31,9 @@ from typing import Any
 
 from bench import peers, trees_table
 from bench.packages import source_tree
-from bench.peers import MissingError
 from bench.run import machine
+from bench.servers import daemon, tool
+from bench.tools import MissingError
 from tests.harness import Mount
 from tests.sweep import mounts_below, session_root, unmount_all
 
@@ -159,21 +159,12 @@ def regionfs(manifest: Callable[[Store], Manifest | None], mode: str) -> Start:
     return start
 
 
-def peer(program: Callable[[], Path], arguments: Callable[[Path, Path], Sequence[str | Path]]) -> Start:
+def peer(command: Callable[[Path, Path], Sequence[str | Path]]) -> Start:
     """Another FUSE file system over the tree, in the foreground, in its default settings."""
     @contextlib.contextmanager
     def start(store: Store) -> Iterator[Path]:
-        command = program()
-        with _point(store, command.name) as point:
-            process = subprocess.Popen([command, *arguments(store.plain, point)], stdin=subprocess.DEVNULL,
-                                       stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
-            try:
-                _wait_for_mount(point, process)
-                yield point
-                subprocess.run(["umount", point], check=True)
-            finally:
-                process.terminate()
-                process.communicate(timeout=20)
+        with _point(store, "peer") as point, daemon(command(store.plain, point), point):
+            yield point
     return start
 
 
@@ -190,28 +181,6 @@ def _point(store: Store, name: str) -> Iterator[Path]:
         point.rmdir()
 
 
-def _wait_for_mount(point: Path, process: subprocess.Popen[str]) -> None:
-    """Until something is mounted there; the kernel signals changes of mountinfo as POLLPRI."""
-    with open("/proc/self/mountinfo") as table:
-        poll = select.poll()
-        poll.register(table, select.POLLPRI)
-        while not mounts_below(point):
-            if process.poll() is not None:
-                assert process.stderr
-                raise MissingError(process.stderr.read().strip() or f"it ended with {process.returncode}")
-            poll.poll(1000)
-
-
-def installed(name: str) -> Callable[[], Path]:
-    """A program on the PATH."""
-    def find() -> Path:
-        found = shutil.which(name)
-        if found is None:
-            raise MissingError("not installed")
-        return Path(found)
-    return find
-
-
 SUBJECTS = (
     Subject("plain", "the tree itself", plain, compiles=True),
     Subject("bind mount", "the same, by mount --bind", bind, compiles=True),
@@ -220,14 +189,13 @@ SUBJECTS = (
     Subject("regionfs userspace", f"each file as two regions out of {PACKS} other files",
             regionfs(lambda store: store.regions, "userspace")),
     Subject("passthrough_ll", "libfuse's C example",
-            peer(peers.passthrough_ll, lambda source, point: ["-f", "-o", f"source={source}", point])),
+            peer(lambda source, point: [peers.passthrough_ll(), "-f", "-o", f"source={source}", point])),
     Subject("passthrough_hp", "libfuse's C++ example",
-            peer(peers.passthrough_hp, lambda source, point: ["--foreground", source, point]), compiles=True),
+            peer(lambda source, point: [peers.passthrough_hp(), "--foreground", source, point]), compiles=True),
     Subject("passthrough_hp with passthrough", "the same of a newer libfuse, which lets the kernel read and write",
-            peer(peers.passthrough_hp_newer, lambda source, point: ["--foreground", source, point]), compiles=True),
-    Subject("mergerfs", "of Debian, over this one branch",
-            peer(installed("mergerfs"), lambda source, point: ["-f", source, point])),
-    Subject("bindfs", "of Debian", peer(installed("bindfs"), lambda source, point: ["-f", source, point])),
+            peer(lambda source, point: [peers.passthrough_hp_newer(), "--foreground", source, point]), compiles=True),
+    Subject("mergerfs", "of Debian, over this one branch", peer(tool("mergerfs", "-f"))),
+    Subject("bindfs", "of Debian", peer(tool("bindfs", "-f"))),
 )
 
 
