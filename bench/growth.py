@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Iterator, Sequence
 from math import ceil, floor, log10
 from pathlib import Path
@@ -145,19 +144,10 @@ def publish(path: Path) -> None:
     result = json.loads(path.read_text())
     picture = path.with_suffix(".svg")
     picture.write_text(svg(result))
-    if not path.resolve().is_relative_to(RESULTS):
-        return
-    where = picture.resolve().relative_to(table.BENCH.parent)
-    block = f"From {where.with_suffix('.json')}.\n\n{markdown(result, str(where))}"
-    table.README.write_text(table.insert(table.README.read_text(), block, BEGIN, END))
-
-
-def main() -> None:
-    results = [Path(name) for name in sys.argv[1:]] or sorted(RESULTS.glob("*.json"))[-1:]
-    if not results:
-        sys.exit("no result yet: run `python -m bench.scale`")
-    publish(results[0])
+    if path.resolve().is_relative_to(RESULTS):
+        where = picture.resolve().relative_to(table.README.parent)
+        table.put(path, markdown(result, str(where)), BEGIN, END)
 
 
 if __name__ == "__main__":
-    main()
+    publish(table.chosen(RESULTS, "python -m bench.scale"))

@@ -58,7 +58,7 @@ def _mark(result: table.Result, shown: Sequence[str], subject: str, x: float, y:
 
 
 def _is_peer(result: table.Result, subject: str) -> bool:
-    return result["subjects"][subject].get("family") == "peers"
+    return bool(result["subjects"][subject].get("family") == "peers")
 
 
 def _legend(result: table.Result, shown: Sequence[str]) -> Iterator[str]:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import sys
-from pathlib import Path
 
 from bench import plots, table, targets
 
@@ -23,10 +22,7 @@ def block(result: table.Result, where: str, picture: str) -> str:
 
 
 def main() -> None:
-    results = [Path(name) for name in sys.argv[1:]] or sorted(RESULTS.glob("*.json"))[-1:]
-    if not results:
-        sys.exit("no result yet: run `make bench`")
-    path = results[0].resolve()
+    path = table.chosen(RESULTS, "make bench").resolve()
     result = json.loads(path.read_text())
     picture = path.with_suffix(".svg")
     picture.write_text(plots.svg(result))

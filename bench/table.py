@@ -6,6 +6,7 @@ ratio of the median to the baseline's in the same run.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from statistics import median
@@ -96,3 +97,17 @@ def insert(text: str, block: str, first: str = BEGIN, last: str = END) -> str:
     if not begin or not end:
         raise ValueError(f"no {first} ... {last}")
     return f"{before}{first}\n{block}\n{last}{after}"
+
+
+def put(path: Path, text: str, first: str, last: str) -> None:
+    """Put what the result at `path` says between two markers of README.md, with the place it comes from."""
+    block = f"From {path.resolve().relative_to(README.parent)}.\n\n{text}"
+    README.write_text(insert(README.read_text(), block, first, last))
+
+
+def chosen(results: Path, maker: str) -> Path:
+    """The result that the command line names, else the newest of a directory; exits when there is none."""
+    paths = [Path(name) for name in sys.argv[1:]] or sorted(results.glob("*.json"))[-1:]
+    if not paths:
+        sys.exit(f"no result yet: run `{maker}`")
+    return paths[0]

@@ -9,7 +9,6 @@ the median to the plain tree's in the same run: times, so less is better.
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -88,19 +87,9 @@ def _against(result: Result, peer: str) -> str:
 
 def publish(path: Path) -> None:
     """Put a result of the results' directory into the README; others are only for a look."""
-    if not path.resolve().is_relative_to(RESULTS):
-        return
-    where = path.resolve().relative_to(table.BENCH.parent)
-    block = f"From {where}.\n\n{markdown(json.loads(path.read_text()))}"
-    table.README.write_text(table.insert(table.README.read_text(), block, BEGIN, END))
-
-
-def main() -> None:
-    results = [Path(name) for name in sys.argv[1:]] or sorted(RESULTS.glob("*.json"))[-1:]
-    if not results:
-        sys.exit("no result yet: run `python -m bench.trees`")
-    publish(results[0])
+    if path.resolve().is_relative_to(RESULTS):
+        table.put(path, markdown(json.loads(path.read_text())), BEGIN, END)
 
 
 if __name__ == "__main__":
-    main()
+    publish(table.chosen(RESULTS, "python -m bench.trees"))
