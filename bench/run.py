@@ -33,7 +33,7 @@ from bench import table
 from bench.peers import libfuse_version, newer_version
 from bench.placement import cores, pinned
 from bench.servers import View
-from bench.store import COARSE, FINE, PIECES, Store
+from bench.store import COARSE, FINE, PIECES, Store, warm
 from bench.subjects import SUBJECTS, Subject
 from bench.tools import MissingError
 from bench.workloads import FILE_SIZE, SAME_CORE, WORKLOADS, Workload, run
@@ -154,10 +154,10 @@ def measure(workload: Workload, subject: Subject, view: View, store: Store, seco
     try:
         if workload.first_touch and subject.fresh:
             with subject.start(store) as anew:
-                store.warm(single_pages=False)
+                warm(anew.sources, single_pages=False)
                 return run(workload, anew.path, seconds, drop_cache=False)
         if workload.first_touch:  # once more: a kernel may let go of pages that nobody used for some seconds
-            store.warm(single_pages=False)
+            warm(view.sources, single_pages=False)
         if workload.warm:
             subprocess.run(["cat", view.path], stdout=subprocess.DEVNULL, check=True)
         if workload.direct:
@@ -198,7 +198,7 @@ def settle(workload: Workload, before: Workload | None, disk: Store) -> None:
     if before is None or before.writes != workload.writes:
         with contextlib.suppress(OSError):
             forget()
-    disk.warm(single_pages=workload.writes)
+    warm(disk.files, single_pages=workload.writes)
 
 
 def one_round(cells: Sequence[tuple[Workload, Subject]], views: Views, disk: Store, seconds: float,

@@ -11,13 +11,13 @@ import os
 import select
 import signal
 import subprocess
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 
-from bench.store import PIECES, Store
+from bench.store import PIECES, Layout, Store
 from bench.tools import MissingError, need, run
 from tests.harness import REGIONFS, Mount
 from tests.sweep import mounts_below
@@ -27,9 +27,13 @@ NUMBERS = itertools.count()
 
 @dataclass(frozen=True)
 class View:
-    """Where a subject shows the bytes, and the processes that serve them (besides their descendants)."""
+    """Where a subject shows the bytes, the files it has them from, and the processes that serve them.
+
+    Descendants of these processes are not named.
+    """
 
     path: Path
+    sources: tuple[Path, ...]
     pids: tuple[int, ...] = ()
 
 
@@ -39,7 +43,7 @@ Start = Callable[[Store], AbstractContextManager[View]]
 @contextlib.contextmanager
 def plain(store: Store) -> Iterator[View]:
     """The file itself."""
-    yield View(store.flat)
+    yield View(store.flat, (store.flat,))
 
 
 @contextlib.contextmanager
@@ -49,23 +53,27 @@ def bind_mount(store: Store) -> Iterator[View]:
     point.mkdir()
     run("mount", "--bind", store.flat.parent, point)
     try:
-        yield View(point / store.flat.name)
+        yield View(point / store.flat.name, (store.flat,))
     finally:
         run("umount", point)
 
 
-def regionfs(file: Callable[[Store], Mapping[str, object]], engine: str, modes: str) -> Start:
-    """A regionfs mount of the one file that `file` describes, as a manifest would."""
+def regionfs(layout: Layout | None, access: str, engine: str, modes: str) -> Start:
+    """A regionfs mount of one file: the regions of `layout`, or the flat file as `whole`."""
     @contextlib.contextmanager
     def start(store: Store) -> Iterator[View]:
-        manifest = {"flat.img": file(store)}
+        file: dict[str, object] = {"whole": str(store.flat), "access": access}
+        sources: tuple[Path, ...] = (store.flat,)
+        if layout:
+            file, sources = {"regions": layout.manifest(access)}, store.sources(layout)
+        manifest = {"flat.img": file}
         with Mount(store.directory, manifest, engine=engine, options=("--modes", modes),
                    name=f"{engine}-{modes}-{next(NUMBERS)}") as mount:
             status = mount.status()
             mode = status["files"]["flat.img"]["mode"]
             if mode != modes:
                 raise MissingError(f"served in mode {mode}")
-            yield View(mount.path / "flat.img", (status["pid"], status.get("holder_pid") or status["pid"]))
+            yield View(mount.path / "flat.img", sources, (status["pid"], status.get("holder_pid") or status["pid"]))
     return start
 
 
@@ -79,7 +87,7 @@ def over_directory(command: Callable[[Path, Path], Sequence[str | Path]], *, pas
             path = point / store.flat.name
             if passthrough and not _reads_without(process, path):
                 raise MissingError("its reads go to the daemon")
-            yield View(path, (process.pid,))
+            yield View(path, (store.flat,), (process.pid,))
     return start
 
 
@@ -91,9 +99,9 @@ def nbdfuse(store: Store) -> Iterator[View]:
     point = _new(store, "nbdfuse")
     point.mkdir()
     path = point / "flat.img"
-    pieces = [store.directory / PIECES.source(number) for number in range(PIECES.regions)]
+    pieces = store.sources(PIECES)
     with daemon(["nbdfuse", path, "[", "nbdkit", "--exit-with-parent", "split", *pieces, "]"], point) as process:
-        yield View(path, (process.pid,))
+        yield View(path, pieces, (process.pid,))
 
 
 @contextlib.contextmanager
@@ -108,7 +116,7 @@ def qemu(store: Store) -> Iterator[View]:
     export = f"type=fuse,id=export,node-name=disk,mountpoint={path},writable=on"
     with daemon(["qemu-storage-daemon", "--blockdev", f"driver=file,filename={disk},node-name=text",
                  "--blockdev", "driver=vmdk,file=text,node-name=disk", "--export", export], path) as process:
-        yield View(path, (process.pid,))
+        yield View(path, store.sources(PIECES), (process.pid,))
 
 
 def tool(name: str, *options: str) -> Callable[[Path, Path], Sequence[str | Path]]:

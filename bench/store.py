@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -56,6 +57,15 @@ class Store:
     def flat(self) -> Path:
         return self.directory / "plain" / "flat.img"
 
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """All that was filled."""
+        return self.flat, *self.directory.glob("*.img")
+
+    def sources(self, layout: Layout) -> tuple[Path, ...]:
+        """The files that a layout's regions lie in."""
+        return tuple(self.directory / layout.source(number) for number in range(layout.sources))
+
     def fill(self, *layouts: Layout) -> None:
         """Write random bytes."""
         self.flat.parent.mkdir(parents=True)
@@ -65,11 +75,13 @@ class Store:
         for layout in layouts:
             layout.write(self.flat, self.directory)
 
-    def warm(self, *, single_pages: bool) -> None:
-        """Read every byte that is not in the page cache into it: in single pages, or as read-ahead does."""
-        for path in (self.flat, *self.directory.glob("*.img")):
-            with path.open("rb", buffering=0) as file:
-                if single_pages:
-                    os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_RANDOM)
-                while file.read(1 << 20):
-                    pass
+
+def warm(paths: Iterable[Path], *, single_pages: bool) -> None:
+    """Read every byte that is not in the page cache into it: in single pages, or as read-ahead does."""
+    buffer = bytearray(1 << 20)
+    for path in paths:
+        with path.open("rb", buffering=0) as file:
+            if single_pages:
+                os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_RANDOM)
+            while file.readinto(buffer):
+                pass

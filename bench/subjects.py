@@ -6,12 +6,11 @@ down to the file below, and so everyone's source is warm in every workload.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from bench import peers
 from bench.servers import Start, bind_mount, nbdfuse, over_directory, plain, qemu, regionfs, tool
-from bench.store import COARSE, FINE, Layout, Store
+from bench.store import COARSE, FINE
 from bench.workloads import Workload
 
 # groups of workloads
@@ -39,15 +38,6 @@ class Subject:
         return workload.group in self.groups and not (workload.writes and self.reads_only)
 
 
-def regions(layout: Layout, access: str) -> Callable[[Store], Mapping[str, object]]:
-    """The file as a manifest puts it together."""
-    return lambda _: {"regions": layout.manifest(access)}
-
-
-def whole(store: Store) -> Mapping[str, object]:
-    return {"whole": str(store.flat), "access": "rw"}
-
-
 def peer(name: str, what: str, start: Start, groups: frozenset[str] = MOST, *, direct_store: str = "disk") -> Subject:
     return Subject(name, what, start, groups, "peers", direct_store)
 
@@ -55,15 +45,15 @@ def peer(name: str, what: str, start: Start, groups: frozenset[str] = MOST, *, d
 SUBJECTS = (
     Subject("file", "the file itself; with O_DIRECT this is the disk", plain, MOST | {"author"}, own_cache=False),
     Subject("regionfs native", "64 regions, native engine, userspace mode; O_DIRECT over a tmpfs",
-            regionfs(regions(COARSE, "rw"), "native", "userspace"), direct_store="memory"),
+            regionfs(COARSE, "rw", "native", "userspace"), direct_store="memory"),
     Subject("regionfs pyfuse3", "64 regions, pyfuse3 engine, userspace mode; O_DIRECT over a tmpfs",
-            regionfs(regions(COARSE, "rw"), "pyfuse3", "userspace"), FEW | {"depth 16"}, direct_store="memory"),
-    Subject("regionfs passthrough", "the file as `whole`", regionfs(whole, "native", "passthrough"),
+            regionfs(COARSE, "rw", "pyfuse3", "userspace"), FEW | {"depth 16"}, direct_store="memory"),
+    Subject("regionfs passthrough", "the file as `whole`", regionfs(None, "rw", "native", "passthrough"),
             MOST - {"placement"} | {"author"}),
-    Subject("regionfs composed", "64 regions, read-only", regionfs(regions(COARSE, "ro"), "native", "composed"),
+    Subject("regionfs composed", "64 regions, read-only", regionfs(COARSE, "ro", "native", "composed"),
             MOST - {"placement"}, reads_only=True, fresh=True),
     Subject("composed, 1,024 regions", "read-only, regions of 256 KiB",
-            regionfs(regions(FINE, "ro"), "native", "composed"), FEW | {"1 MiB"}, reads_only=True, fresh=True),
+            regionfs(FINE, "ro", "native", "composed"), FEW | {"1 MiB"}, reads_only=True, fresh=True),
     Subject("bind mount", "the file's directory, bound", bind_mount, FEW | {"author"}, "peers", own_cache=False),
     peer("passthrough_ll", "libfuse's C example over the file; O_DIRECT over a tmpfs",
          over_directory(lambda source, point: [peers.passthrough_ll(), "-f", "-o", f"source={source}", point]),
