@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import subprocess
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -13,9 +14,9 @@ from click.testing import CliRunner, Result
 from regionfs.cli.export import composite_of
 from regionfs.cli.main import cli
 from regionfs.formats.table import FORMATS
-from regionfs.formats.values import Composite, Exported, Foreign, Imported, tiles
+from regionfs.formats.values import Composite, Exported, Foreign, FormatError, Imported, tiles
 from regionfs.manifest.load import load
-from regionfs.manifest.schema import Manifest
+from regionfs.manifest.schema import FileSpec, Manifest
 from regionfs.regions import Region
 from tests.cases import manifest_text, random_case
 
@@ -77,6 +78,34 @@ def imported(name: str, content: str | bytes, directory: Path, /, **keys: Any) -
     """A reader's answer to `content`, for a manifest in the same directory."""
     data = content.encode() if isinstance(content, str) else content
     return FORMATS[name].read(Foreign(directory / "in.map", data, directory / "m.yaml", **keys))
+
+
+def faults(read: Callable[[], Imported]) -> list[str]:
+    """What is wrong with a reader's answer: a map in which every byte has one place, or a FormatError that says where.
+
+    Other exceptions come through.
+    """
+    try:
+        manifest = read().manifest
+    except FormatError as error:
+        place, _, reason = str(error).partition(": ")
+        return [] if "/" in place and reason else [f"a message without place or reason: {error}"]
+    return [fault for name, file in manifest.files.items() for fault in _faults(name, file, manifest)]
+
+
+def _faults(name: str, file: FileSpec, manifest: Manifest) -> Iterator[str]:
+    if name != file.path:
+        yield f"{name} is called {file.path}"
+    yield from (f"{name}: no source {key}" for key in file.sources if key not in manifest.sources)
+    pos = 0
+    for tile in () if file.regions is None else tiles(file.regions):
+        if tile.start != pos:
+            yield f"{name}: [{tile.start}, {tile.end}) follows {pos}"
+        pos = tile.end
+    if file.regions is not None and pos != file.regions.size:
+        yield f"{name}: tiles end at {pos}, the file at {file.regions.size}"
+    if (file.regions is None) == (file.whole is None):
+        yield f"{name}: is neither a map nor a whole source, or both"
 
 
 def resolved(manifest: Manifest, file: str = "disk.img", *, access: bool = True) -> list[tuple[Any, ...]]:
