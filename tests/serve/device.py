@@ -7,7 +7,6 @@ returns. What the loop hands over is answered by nobody; a test does with execut
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import socket
 import tempfile
@@ -17,6 +16,7 @@ from struct import Struct
 from types import TracebackType
 from typing import NamedTuple, Self
 
+from regionfs.descriptors import in_memory
 from regionfs.fs import FileSystem
 from regionfs.manifest.load import load
 from regionfs.modes.choose import Choice, Mode
@@ -203,15 +203,6 @@ def on_disk(directory: Path) -> Iterator[Path]:
     (PROJECT / "build").mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory(dir=PROJECT / "build") as beside:
         yield Path(beside)
-
-
-def in_memory(fd: int) -> bool:
-    """True for a file of a tmpfs: only such files can be sealed, and no page of theirs can be dropped."""
-    try:
-        fcntl.fcntl(fd, fcntl.F_GET_SEALS)
-    except OSError:
-        return False
-    return True
 
 
 def drop_pages(path: Path, offset: int = 0, length: int = 0) -> None:
