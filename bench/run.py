@@ -23,7 +23,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -186,8 +186,8 @@ def forget() -> None:
     CACHES.write_text("3")
 
 
-def settle(workload: Workload, before: Workload | None, disk: Store) -> None:
-    """Before a row: nothing is left to be written, and the sources are warm; for writes in single pages.
+def settle(workload: Workload, before: Workload | None, sources: Collection[Path]) -> None:
+    """Before a row: nothing is left to be written, and its subjects' sources are warm; for writes in single pages.
 
     What a write into the page cache costs depends on how large the folio is that it finds there. Reads find what
     read-ahead leaves, in every round alike.
@@ -198,19 +198,20 @@ def settle(workload: Workload, before: Workload | None, disk: Store) -> None:
     if before is None or before.writes != workload.writes:
         with contextlib.suppress(OSError):
             forget()
-    warm(disk.files, single_pages=workload.writes)
+    warm(sources, single_pages=workload.writes)
 
 
 def one_round(cells: Sequence[tuple[Workload, Subject]], views: Views, disk: Store, seconds: float,
               ) -> Iterator[dict[str, Any]]:
     """Every cell once, in this order."""
-    row = None
-    for workload, subject in cells:
-        if workload is not row:
-            settle(workload, row, disk)
-            row = workload
-        figures = measure(workload, subject, views[subject.name][workload.direct], disk, seconds)
-        yield {"workload": workload.name, "subject": subject.name, "load": os.getloadavg()[0], **figures}
+    before = None
+    for workload, group in itertools.groupby(cells, key=lambda cell: cell[0]):
+        row = [(subject, views[subject.name][workload.direct]) for _, subject in group]
+        settle(workload, before, {path for _, view in row for path in view.sources})
+        before = workload
+        for subject, view in row:
+            figures = measure(workload, subject, view, disk, seconds)
+            yield {"workload": workload.name, "subject": subject.name, "load": os.getloadavg()[0], **figures}
 
 
 def in_turn(workloads: Sequence[Workload], subjects: Sequence[Subject], shift: Iterator[int],

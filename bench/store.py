@@ -57,11 +57,6 @@ class Store:
     def flat(self) -> Path:
         return self.directory / "plain" / "flat.img"
 
-    @property
-    def files(self) -> tuple[Path, ...]:
-        """All that was filled."""
-        return self.flat, *self.directory.glob("*.img")
-
     def sources(self, layout: Layout) -> tuple[Path, ...]:
         """The files that a layout's regions lie in."""
         return tuple(self.directory / layout.source(number) for number in range(layout.sources))
