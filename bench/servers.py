@@ -151,9 +151,10 @@ def daemon(command: Sequence[str | Path], point: Path) -> Iterator[subprocess.Po
 
 def _wait_for_mount(point: Path, process: subprocess.Popen[str]) -> None:
     """Until something is mounted at `point`; the kernel signals changes of mountinfo as POLLPRI."""
-    with open("/proc/self/mountinfo") as table:
+    with open("/proc/self/mountinfo") as table, open(os.pidfd_open(process.pid)) as end:
         poll = select.poll()
         poll.register(table, select.POLLPRI)
+        poll.register(end, select.POLLIN)
         while not mounts_below(point):
             if process.poll() is not None:
                 assert process.stderr
