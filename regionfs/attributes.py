@@ -39,6 +39,18 @@ class Attributes(NamedTuple):
     gid: int
 
 
+class Changes(NamedTuple):
+    """What setattr shall change; None leaves alone. Times in ns."""
+
+    size: int | None = None
+    mode: int | None = None
+    uid: int | None = None
+    gid: int | None = None
+    atime: int | None = None
+    mtime: int | None = None
+    drop_setid: bool = False  # the change takes set-id bits from the file, as write(2) does
+
+
 class AttributeReader:
     """Attributes of nodes; `time` (ns) is what has no source to take it from."""
 
@@ -68,6 +80,7 @@ class AttributeReader:
         if stat.S_ISBLK(found.st_mode):
             size = node.sources.facts(key).size
             blocks = -(-size // 512)
+        node.shown = (size, found.st_mtime_ns, found.st_ctime_ns)
         return Attributes(node.ino, size, blocks, found.st_atime_ns, found.st_mtime_ns, found.st_ctime_ns,
                           stat.S_IFREG | (mode if node.spec.mode is None else node.spec.mode), 1,
                           found.st_uid, found.st_gid)

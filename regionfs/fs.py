@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import NamedTuple
 
 from regionfs import execute
-from regionfs.attributes import BLOCK, AttributeReader, Attributes, map_text
+from regionfs.attributes import BLOCK, AttributeReader, Attributes, Changes, map_text
 from regionfs.errors import RegionfsError
 from regionfs.manifest.schema import Manifest
 from regionfs.modes.choose import Choice, Mode
@@ -41,18 +41,7 @@ class Opened(NamedTuple):
     stamps: tuple[tuple[int, ...], ...]  # of the sources, as SourceFacts.stamp
     settled: bool     # a later change of a source shows in its stamp
     since: int        # ns, monotonic; the sources were looked at after this
-
-
-class Changes(NamedTuple):
-    """What setattr shall change; None leaves alone. Times in ns."""
-
-    size: int | None = None
-    mode: int | None = None
-    uid: int | None = None
-    gid: int | None = None
-    atime: int | None = None
-    mtime: int | None = None
-    drop_setid: bool = False  # the change takes set-id bits from the file, as write(2) does
+    news: bool        # a `whole` file's size or times are not what stat showed last
 
 
 class FileSystem:
@@ -132,10 +121,13 @@ class FileSystem:
         """Bytes in a file now."""
         return self._attributes.size(node)
 
-    def is_whole(self, ino: int) -> bool:
-        """True when size and attributes follow a source that others may change."""
+    def attributes_hold(self, ino: int) -> bool:
+        """False for a `whole` file whose source this mount may write: what stat(2) shows has to follow at once.
+
+        True when it is soon enough to see other people's changes at the next open, or some time after.
+        """
         node = self.tree.nodes.get(ino)
-        return isinstance(node, FileNode) and node.spec.whole is not None
+        return not (isinstance(node, FileNode) and node.spec.whole is not None and self.is_written(node))
 
     def setattr(self, ino: int, changes: Changes) -> Attributes:
         """Change a `whole` rw file's source. Elsewhere EPERM, but for a truncate to the present size."""
@@ -212,7 +204,8 @@ class FileSystem:
         keep = node.cached == stamps
         if not keep:
             node.cached = None  # until what the kernel holds was dropped
-        return Opened(node.choice.mode, self._uncached(node), keep, stamps, settled, since)
+        now = (seen[0].size, seen[0].mtime_ns, seen[0].ctime_ns) if node.shown is not None else None
+        return Opened(node.choice.mode, self._uncached(node), keep, stamps, settled, since, now != node.shown)
 
     def fits_whole(self, node: FileNode, opened: Opened) -> bool:
         """False for a fixed-size passthrough file whose source has grown: its handles would see that."""

@@ -13,8 +13,8 @@ import time
 from collections.abc import Callable, Iterator
 from typing import cast
 
-from regionfs.attributes import BLOCK, Attributes
-from regionfs.fs import Changes, FileSystem
+from regionfs.attributes import BLOCK, Attributes, Changes
+from regionfs.fs import FileSystem
 from regionfs.modes.choose import Mode
 from regionfs.serve.backing import Backings
 from regionfs.serve.iomap import IomapSession
@@ -44,7 +44,7 @@ from regionfs.wire.requests import (
 
 ENTRY_SECONDS = 3600  # names change only when the manifest is read again, and then we say so
 MISSED_SECONDS = 60   # the same for a name that is not there; compilers ask for many
-ATTR_SECONDS = 1      # of a fixed-size file: its times follow the sources
+ATTR_SECONDS = 1      # sizes and times follow the sources; an open finds out at once
 NAME_MAX = 255
 
 Handler = Callable[[Request], bytes]
@@ -104,8 +104,10 @@ class Handlers:
 
     def _open(self, request: Request) -> bytes:
         body, ino = cast(OpenIn, request.body), request.header.nodeid
-        opened = self._fs.open(ino, body.flags)
         node = self._fs.file(ino)
+        opened = self._fs.open(ino, body.flags)
+        if opened.news:
+            self._drop(ino)
         if self._iomap is not None and self._iomap.serves(ino):
             node.counters.opens[Mode.IOMAP] += 1
             return codec.pack(OpenOut(0, 0))
@@ -216,7 +218,7 @@ class Handlers:
         return self._iomap.inode_flags(ino) if self._iomap is not None else 0
 
     def _attr_seconds(self, ino: int) -> int:
-        return 0 if self._fs.is_whole(ino) else ATTR_SECONDS
+        return ATTR_SECONDS if self._fs.attributes_hold(ino) else 0
 
 
 def written_range(request: Request, size: int) -> tuple[int, int] | None:

@@ -73,7 +73,7 @@ class Server:
         if resume:
             for node in self._fs.tree.nodes.values():
                 if isinstance(node, FileNode):
-                    node.filled = True
+                    node.filled, node.shown = True, ()
             if self.iomap is not None:
                 self.iomap.configure(resumed=True)
             else:

@@ -16,10 +16,10 @@ from typing import Any, NoReturn, TypeVar, cast
 import pyfuse3
 import trio
 
-from regionfs.attributes import Attributes
+from regionfs.attributes import Attributes, Changes
 from regionfs.errors import RegionfsError
 from regionfs.execute import NOWAIT
-from regionfs.fs import Changes, FileSystem
+from regionfs.fs import FileSystem
 from regionfs.modes.choose import Mode
 from regionfs.serve.handlers import ATTR_SECONDS, ENTRY_SECONDS, NAME_MAX
 
@@ -85,10 +85,10 @@ class Operations(pyfuse3.Operations):
     async def open(self, ino: int, flags: int, ctx: object) -> pyfuse3.FileInfo:
         with _errors():
             opened = await _in_thread(lambda: self._fs.open(ino, flags))
+            node = self._fs.file(ino)
+            if opened.news or (node.filled and not opened.keep_cache):
+                await trio.to_thread.run_sync(_invalidate, ino)
             if not opened.keep_cache:
-                node = self._fs.file(ino)
-                if node.filled:
-                    await trio.to_thread.run_sync(_invalidate, ino)
                 node.fill(opened.stamps if opened.settled else None)
             if flags & os.O_TRUNC:  # libfuse negotiates it: no SETATTR follows
                 await self._change(ino, Changes(size=0))
@@ -191,7 +191,7 @@ class Operations(pyfuse3.Operations):
         entry.st_size, entry.st_blocks, entry.st_blksize = found.size, found.blocks, PAGE
         entry.st_atime_ns, entry.st_mtime_ns, entry.st_ctime_ns = found.atime, found.mtime, found.ctime
         entry.generation, entry.entry_timeout = 0, ENTRY_SECONDS
-        entry.attr_timeout = 0 if self._fs.is_whole(found.ino) else ATTR_SECONDS
+        entry.attr_timeout = ATTR_SECONDS if self._fs.attributes_hold(found.ino) else 0
         return entry
 
 

@@ -123,3 +123,23 @@ def test_growth_of_a_whole_file_shows_in_stat(files: Path, worker: Worker) -> No
     worker.pwrite(files / "whole", 4 * PAGE, b"grown")
     assert (4 * PAGE + 5, b"grown") == (worker.stat(handle).st_size, worker.pread(handle, 4 * PAGE, 10))
     assert 4 * PAGE == worker.stat(files / "reader").st_size
+
+
+@pytest.mark.parametrize("modes", ["passthrough,userspace", "userspace"])
+def test_growth_beside_the_mount_shows_in_stat_at_the_next_open(
+        mount: Callable[..., Mount], tmp_path: Path, worker: Worker, engine: str, modes: str) -> None:
+    """Attributes of a file that the mount never writes may be kept, until an open finds that they are wrong."""
+    source = tmp_path / "s.img"
+    source.write_bytes(b"s" * PAGE)
+    with mount({"log": {"whole": "s.img"}}, options=("--modes", modes if engine == "native" else "userspace")) as at:
+        path = at.path / "log"
+        for turn in range(1, 20):
+            assert PAGE + turn - 1 == worker.stat(path).st_size
+            with source.open("ab") as file:
+                file.write(b"x")
+            with opened(path) as fd:
+                assert (PAGE + turn, b"sx") == (os.fstat(fd).st_size, worker.pread(path, PAGE - 1, 2))
+            assert PAGE + turn == worker.stat(path).st_size
+        os.truncate(source, 10)
+        with opened(path) as fd:
+            assert (10, 10) == (os.fstat(fd).st_size, path.stat().st_size)

@@ -136,6 +136,20 @@ def test_writers_notice_no_death(every_mode: World, name: str) -> None:
     assert 0 == every_mode.mount.status()["backing_ids"]
 
 
+def test_growth_during_a_restart_shows_at_the_next_open(tmp_path: Path) -> None:
+    """The new server does not know what stat has shown before it came."""
+    (tmp_path / "s.img").write_bytes(b"s")
+    with Mount(tmp_path, {"log": {"whole": "s.img"}}) as mount:
+        lives = Lives(mount)
+        for size in range(1, 6):
+            assert size == (mount.path / "log").stat().st_size
+            lives.kill()
+            with (tmp_path / "s.img").open("ab") as file:
+                file.write(b"s")
+            with opened(mount.path / "log") as fd:
+                assert size + 1 == os.fstat(fd).st_size
+
+
 def test_a_server_that_dies_while_it_starts_is_no_error(every_mode: World) -> None:
     """Two more die at once, before they serve: the waiting read is answered by the third."""
     path = every_mode.mount.path / "user.bin"
