@@ -33,7 +33,7 @@ from bench import table
 from bench.peers import libfuse_version, newer_version
 from bench.placement import cores, pinned
 from bench.servers import View
-from bench.store import COARSE, FINE, PIECES, Store, warm
+from bench.store import COARSE, FINE, PIECES, Store, trim, warm
 from bench.subjects import SUBJECTS, Subject
 from bench.tools import MissingError
 from bench.workloads import FILE_SIZE, SAME_CORE, WORKLOADS, Workload, run
@@ -169,6 +169,9 @@ def measure(workload: Workload, subject: Subject, view: View, store: Store, seco
         return run(workload, view.path, seconds, drop_cache=subject.own_cache)
     except (RuntimeError, OSError) as error:
         return {"error": str(error).splitlines()[0]}
+    finally:
+        if workload.writes:
+            trim(view.sources)
 
 
 def run_placed(workload: Workload, view: View, seconds: float) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -69,6 +69,14 @@ class Store:
                 flat.write(random.read(FILE_SIZE // 64))
         for layout in layouts:
             layout.write(self.flat, self.directory)
+
+
+def trim(paths: Collection[Path]) -> None:
+    """Cut off what was written past the end of a layout's sources, which hold FILE_SIZE bytes in equal parts."""
+    size = FILE_SIZE // len(paths)
+    for path in paths:
+        if path.stat().st_size > size:
+            os.truncate(path, size)
 
 
 def warm(paths: Iterable[Path], *, single_pages: bool) -> None:

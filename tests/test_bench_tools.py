@@ -1,12 +1,14 @@
 """What the benchmark starts, and what it says of what cannot be started; which files a layout's bytes lie in."""
 
+import os
 from pathlib import Path
 
 import pytest
 
 from bench.servers import daemon
-from bench.store import COARSE, FINE, PIECES, Layout, Store
+from bench.store import COARSE, FINE, PIECES, Layout, Store, trim
 from bench.tools import MissingError, need, run
+from bench.workloads import FILE_SIZE
 
 
 def test_a_tool_that_fails_is_named_with_its_last_line() -> None:
@@ -43,3 +45,13 @@ def test_a_layout_names_every_file_that_its_regions_lie_in(layout: Layout) -> No
     store = Store(Path("/d"))
     assert sorted({store.directory / str(row["source"]) for row in layout.manifest("ro")}) == \
         sorted(store.sources(layout))
+
+
+def test_what_was_written_past_the_end_of_sources_is_cut_off(tmp_path: Path) -> None:
+    """The others stay as they are."""
+    paths = [tmp_path / "a", tmp_path / "b"]
+    for path, more in zip(paths, (0, 9), strict=True):
+        path.touch()
+        os.truncate(path, FILE_SIZE // 2 + more)
+    trim(paths)
+    assert [FILE_SIZE // 2] * 2 == [path.stat().st_size for path in paths]
