@@ -17,7 +17,7 @@ def liburing() -> bool:
 
 ring = liburing()
 setup(ext_modules=[Extension(
-    "regionfs.serve._fast", [f"{LOOP}/{name}.c" for name in ("loop", "module", "replies", "table")],
-    depends=[f"{LOOP}/{name}.h" for name in ("loop", "replies", "table")],
+    "regionfs.serve._fast", [f"{LOOP}/{name}.c" for name in ("loop", "module", "replies", "table", "windows")],
+    depends=[f"{LOOP}/{name}.h" for name in ("loop", "replies", "table", "windows")],
     define_macros=[("_GNU_SOURCE", None)] + [("HAVE_LIBURING", None)] * ring, libraries=["uring"] * ring,
     extra_compile_args=["-O2", "-Wall", "-Wextra", "-Wno-missing-field-initializers"], optional=True)])

@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import errno
+import mmap
 import os
 import signal
 import subprocess
 import sys
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import pytest
 
-from tests.faults.lives import eventually
+from tests.faults.lives import MIB, eventually
 from tests.harness import Mount
-from tests.mounted.conftest import PAGE
+from tests.mounted.conftest import PAGE, opened
 from tests.worker import Worker
 
 COUNT = 50  # requests of a kind
@@ -244,3 +248,51 @@ def test_poll(mount: Callable[..., Mount], sources: Path, poll: str) -> None:
             assert PAGE == worker.pwrite_direct(handle, RW, bytes([turn]) * PAGE)
             assert bytes([turn]) * PAGE + b"a" * PAGE == worker.pread_direct(handle, RW, 2 * PAGE)
         assert bytes([COUNT - 1]) * PAGE == worker.pread(path, RW, PAGE)
+
+
+SHRINKS = """
+import random, sys, time
+rng, path = random.Random(5), sys.argv[1]
+good = open(path, "rb").read()
+print("begun", flush=True)
+while True:
+    with open(path, "r+b", buffering=0) as source:
+        size = rng.choice((0, 4096, 1 << 20, 3 << 20))
+        source.truncate(size)
+        time.sleep(rng.choice((0, 0.0005)))
+        source.seek(size)
+        source.write(good[size:])
+    time.sleep(0.001)
+"""
+
+
+@pytest.mark.both_paths
+@pytest.mark.parametrize("engine", ["native"], indirect=True)
+def test_a_source_that_shrinks_and_grows_under_large_reads(mount: Callable[..., Mount], tmp_path: Path) -> None:
+    """Each brings the right bytes, all or those before what is gone, or EIO, and never zeros; the server lives."""
+    rng = Random(9)
+    good = rng.randbytes(8 * MIB)
+    (tmp_path / "a.img").write_bytes(good[:4 * MIB])
+    (tmp_path / "b.img").write_bytes(good[4 * MIB:])
+    outcomes = Counter[str]()
+    with mount({"f": {"regions": [{"source": "a.img"}, {"source": "b.img"}]}}, options=USERSPACE) as at, \
+            opened(at.path / "f", os.O_RDONLY | os.O_DIRECT) as fd, mmap.mmap(-1, MIB) as buffer, \
+            subprocess.Popen([sys.executable, "-c", SHRINKS, tmp_path / "b.img"], stdout=subprocess.PIPE) as other:
+        try:
+            assert other.stdout
+            assert b"begun\n" == other.stdout.readline()
+            end = time.monotonic() + 2
+            while time.monotonic() < end:
+                offset, count = rng.randrange(7 * MIB // PAGE) * PAGE, rng.choice((32, 64, 256)) * PAGE
+                with memoryview(buffer)[:count] as part:
+                    try:
+                        done = os.preadv(fd, [part], offset)
+                        assert part[:done] == good[offset:offset + done]
+                        outcomes["right" if done == count else "short"] += 1
+                    except OSError as error:
+                        assert errno.EIO == error.errno
+                        outcomes["EIO"] += 1
+        finally:
+            other.kill()
+        assert outcomes["right"] and outcomes["EIO"], outcomes
+        assert 0 == at.status()["restarts"]

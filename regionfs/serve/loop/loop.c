@@ -2,8 +2,8 @@
  * The common READ and WRITE, answered without Python: an optional accelerator of the native engine.
  *
  * serve() reads requests from /dev/fuse and answers those that are plain sailing: a READ whose bytes all lie
- * in known maps and in the page cache, a WRITE into rw regions, an OPEN that finds the sources unchanged. Every other request it returns to its caller,
- * and so it does whenever anything goes otherwise than planned; the caller then does the whole request
+ * in known maps and in the page cache, a WRITE into rw regions, an OPEN that finds the sources unchanged. Every
+ * other request it returns to its caller, and so it does whenever anything goes otherwise than planned; the caller then does the whole request
  * again, from the start. Both are idempotent, so there is one place, in Python, that knows what an error means.
  *
  * What the maps are is learned from the caller, file by file: see table.h.
@@ -28,6 +28,8 @@ enum { OPCODE_OPEN = 14, OPCODE_READ = 15, OPCODE_WRITE = 16, OPCODE_RELEASE = 1
 enum { FOPEN_KEEP_CACHE = 2 };
 enum { WRITE_CACHE = 1, WRITE_KILL_SUIDGID = 4 };
 enum { SMALL = 32 << 10 };  /* bytes; the answer to a larger READ waits for no other */
+enum { IDLE = 1000 };  /* ms without a request after which nothing stays mapped */
+enum { LARGE = 64 << 10, SHOWN = 8 };  /* bytes of a READ that is worth mappings; of how many pieces at most */
 
 struct request {
 	uint32_t length, opcode;
@@ -98,6 +100,38 @@ static int64_t fetch(const struct file *file, const struct piece *pieces, int co
 	return done;
 }
 
+/*
+ * Answer a READ out of mapped sources; false: it was not answered. Only of files of fixed size: where a source
+ * shrinks just now the answer is EIO, but a file that is all of one source just ends sooner.
+ */
+static bool show(struct table *table, const struct request *request, const struct file *file,
+		 const struct piece *pieces, int count, struct replies *replies)
+{
+	struct reply header = {sizeof header + request->count, 0, request->unique};
+	struct iovec parts[SHOWN + 1] = {{&header, sizeof header}};
+	struct window *windows[SHOWN];
+	size_t left = request->count;
+	int held = 0;
+	bool whole = !file->whole && count <= SHOWN && request->count >= LARGE;
+
+	for (; whole && held < count; held++) {
+		const struct piece *piece = &pieces[held];
+		char *start = piece->handle ? window_hold(table, piece->handle, piece->address, piece->length,
+							  &windows[held]) : NULL;
+
+		if (!start)
+			break;
+		parts[held + 1] = (struct iovec){start, piece->length};
+		left -= piece->length;
+	}
+	whole = whole && held == count && left == 0;
+	if (whole)
+		replies_give(replies, parts, count + 1);
+	while (held--)
+		window_release(table, windows[held]);
+	return whole;
+}
+
 static bool store(const struct piece *pieces, int count, const char *data)
 {
 	for (int index = 0; index < count; index++) {
@@ -123,8 +157,10 @@ static enum outcome do_read(struct table *table, const struct request *request, 
 	count = table_hold(table, request->ino, request->offset, request->count, false, pieces, &file);
 	if (count < 0)
 		return UNKNOWN;
-	done = fetch(file, pieces, count, place + sizeof(struct reply));
-	if (done >= 0) {
+	if (show(table, request, file, pieces, count, replies)) {
+		done = request->count;
+		table_count(table, file, false, done);
+	} else if ((done = fetch(file, pieces, count, place + sizeof(struct reply))) >= 0) {
 		*(struct reply *)place = (struct reply){sizeof(struct reply) + done, 0, request->unique};
 		table_count(table, file, false, done);
 		replies_add(replies, sizeof(struct reply) + done);
@@ -208,9 +244,9 @@ static bool unchanged(const struct source *source)
 	struct stat found;
 
 	return stat(source->path, &found) == 0 && found.st_ino == source->inode &&
-	       same_time(found.st_ctim, source->ctime) && same_time(found.st_mtim, source->mtime) && found.st_size == source->size && found.st_dev == source->device &&
-	       found.st_blocks == source->blocks && found.st_mode == source->mode && found.st_uid == source->uid &&
-	       found.st_gid == source->gid;
+	       same_time(found.st_ctim, source->ctime) && same_time(found.st_mtim, source->mtime) &&
+	       found.st_size == source->size && found.st_dev == source->device && found.st_blocks == source->blocks &&
+	       found.st_mode == source->mode && found.st_uid == source->uid && found.st_gid == source->gid;
 }
 
 /* An OPEN for reading: what the page cache holds is still true when the sources are what they were. */
@@ -285,7 +321,7 @@ static enum outcome do_request(struct table *table, const struct request *reques
  * Wait for a request: awake for up to `spin` ns, then asleep. Who sleeps on another core than the client is woken
  * late, so this pays where requests come one by one; where they come seldom it is left out. Negative with errno.
  */
-static int wait_for_request(int device, int64_t spin, bool *often)
+static int wait_for_request(struct table *table, int device, int64_t spin, bool *often)
 {
 	struct pollfd next = {device, POLLIN, 0};
 	int64_t begin = spin ? now() : 0;
@@ -296,7 +332,11 @@ static int wait_for_request(int device, int64_t spin, bool *often)
 			return 0;
 		sched_yield();  /* to the client, should it share this core */
 	}
-	ready = poll(&next, 1, -1);
+	ready = poll(&next, 1, IDLE);
+	if (ready == 0) {
+		windows_close(table);
+		ready = poll(&next, 1, -1);
+	}
 	*often = spin && now() - begin < 2 * spin;
 	return ready;
 }
@@ -320,7 +360,7 @@ enum ended loop_serve(struct table *table, int device, struct span buffer, struc
 			together = replies.count > 1;
 			many = replies.count ? together : many;
 			waited = !replies.count;
-			if (waited ? wait_for_request(device, many ? 0 : table->spin, &often) < 0 : !replies_send(&replies))
+			if (waited ? wait_for_request(table, device, many ? 0 : table->spin, &often) < 0 : !replies_send(&replies))
 				return FAILED;
 			continue;
 		}

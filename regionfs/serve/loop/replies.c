@@ -107,6 +107,14 @@ void replies_add(struct replies *replies, size_t size)
 	replies->used += rounded < replies->room - replies->used ? rounded : replies->room - replies->used;
 }
 
+bool replies_give(struct replies *replies, const struct iovec *parts, int count)
+{
+	/* EFAULT: pages went away, and the kernel has answered EIO */
+	if (replies_send(replies) && writev(replies->device, parts, count) < 0 && errno != EFAULT && !given(errno))
+		replies->failed = errno;
+	return replies->failed == 0;
+}
+
 bool replies_send(struct replies *replies)
 {
 	uint32_t sent = replies->count > 1 ? send_together(replies) : 0;

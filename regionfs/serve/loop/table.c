@@ -24,6 +24,7 @@ static void let_go(struct table *table, struct handle *handle, struct handle **u
 {
 	if (--handle->users == 0) {
 		table->open--;
+		windows_forget(table, handle);
 		handle->next = *unused;
 		*unused = handle;
 	}
@@ -333,6 +334,7 @@ static struct handle *duplicate(int fd)
 	handle->users = 1;
 	/* only what lies in memory has seals: it has no disk to wait for, and knows no RWF_NOWAIT */
 	handle->flags = fcntl(fd, F_GET_SEALS) < 0 ? RWF_NOWAIT : 0;
+	handle->mappable = windows_suit(fd);
 	return handle;
 }
 

@@ -9,6 +9,8 @@
 #include <stdint.h>
 #include <time.h>
 
+#include "windows.h"
+
 enum { HOLE = -1, ERROR = -2 };          /* targets, as in regions.py; those below are blobs */
 enum { PIECES = 512, BUCKETS = 1 << 14 };  /* pieces of a request at most; buckets of a table */
 enum { COLUMNS = 5 };                    /* of regions.Columns */
@@ -18,6 +20,7 @@ struct handle {
 	struct handle *next;    /* among those to close */
 	int fd;
 	int flags;              /* of preadv2: what keeps a read from waiting for a disk */
+	bool mappable;          /* see windows_suit() */
 	long users;
 };
 
@@ -79,6 +82,7 @@ struct table {
 	long epoch;             /* how often everything was forgotten */
 	int64_t spin;           /* ns that the loop stays awake for the next request */
 	long open, bound;       /* descriptors */
+	struct window windows[WINDOWS];
 	struct file *buckets[BUCKETS + 1];  /* the last one holds what was forgotten, until it is harvested */
 };
 
