@@ -115,7 +115,7 @@ class FileSystem:
 
     def getattr(self, ino: int) -> Attributes:
         """What stat(2) shows."""
-        return self._attributes.read(self._node(ino))._replace(ino=ino)
+        return self._attributes.read(self._node(ino))
 
     def size(self, node: FileNode) -> int:
         """Bytes in a file now."""
@@ -279,7 +279,8 @@ class FileSystem:
 
     def is_written(self, node: FileNode) -> bool:
         """True when some file of the mount, this one or one of another manifest, may write to a source of it."""
-        return any(node.sources.facts(key).identity in self._sharing.written for key in node.spec.sources)
+        written = self._sharing.written
+        return bool(written) and any(node.sources.facts(key).identity in written for key in node.spec.sources)
 
     def fsync(self, ino: int, data_only: bool) -> None:
         """Flush every rw source of the file; the first error is raised after all were tried."""
@@ -368,7 +369,7 @@ class FileSystem:
     def _written_past_us(self, node: FileNode) -> bool:
         """True when a passthrough file writes its source: choose keeps such files together, a fallback parts them."""
         others = self._sharing.whole_writers_beside(node.ino)
-        return any(self.file(other).choice.mode is Mode.PASSTHROUGH for other in others)
+        return bool(others) and any(self.file(other).choice.mode is Mode.PASSTHROUGH for other in others)
 
     def regions(self, node: FileNode, size: int = MAX_OFFSET) -> RegionMap:
         """Its region map; a `whole` file's is one region over `size` bytes."""

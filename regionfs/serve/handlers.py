@@ -44,6 +44,8 @@ from regionfs.wire.requests import (
 
 ENTRY_SECONDS = 3600  # names change only when the manifest is read again, and then we say so
 MISSED_SECONDS = 60   # the same for a name that is not there; compilers ask for many
+#: requests that may wait for a disk for long: their thread should not be the one that reads on
+TOUCH_DISK = frozenset({Opcode.FSYNC, Opcode.SYNCFS, Opcode.FALLOCATE, Opcode.LSEEK})
 ATTR_SECONDS = 1      # sizes and times follow the sources; an open finds out at once
 NAME_MAX = 255
 
@@ -222,18 +224,13 @@ class Handlers:
 
 
 def written_range(request: Request, size: int) -> tuple[int, int] | None:
-    """(offset, length) of bytes that this request, now done, has changed; `size` is the file's."""
+    """(offset, length) of bytes that this SETATTR or FALLOCATE, now done, has changed; `size` is the file's before."""
     match request.body:
         case FallocateIn(offset=offset, length=length):
             return offset, length
         case SetattrIn(valid=valid, size=start) if valid & abi.SetattrValid.SIZE:
             return min(start, size), max(start, size) - min(start, size) or 1
     return None
-
-
-def touches_disk(opcode: int) -> bool:
-    """True for requests that may wait for a disk for long: their thread should not be the one that reads on."""
-    return opcode in (Opcode.FSYNC, Opcode.SYNCFS, Opcode.FALLOCATE, Opcode.LSEEK)
 
 
 def _done(request: Request) -> bytes:

@@ -19,7 +19,7 @@ from regionfs.execute import NOWAIT
 from regionfs.fs import FileSystem
 from regionfs.serve.backing import Backings
 from regionfs.serve.fast import FastPath
-from regionfs.serve.handlers import Handlers, touches_disk, written_range
+from regionfs.serve.handlers import TOUCH_DISK, Handlers, written_range
 from regionfs.serve.iomap import IomapSession
 from regionfs.serve.late import Late
 from regionfs.serve.ledger import Ledger
@@ -37,8 +37,9 @@ log = logging.getLogger("regionfs")
 
 _SILENT = frozenset({Opcode.FORGET, Opcode.BATCH_FORGET})  # requests that get no reply
 _SEE_ALL = frozenset({Opcode.OPEN, Opcode.FSYNC, Opcode.SYNCFS})  # what was written back shows everywhere after
+_CHANGING = frozenset({Opcode.SETATTR, Opcode.FALLOCATE})  # bytes of a file
 _KEPT = codec.pack(OpenOut(0, abi.FOPEN_KEEP_CACHE))
-_READ, _WRITE = int(Opcode.READ), int(Opcode.WRITE)
+_OPEN, _READ, _WRITE = int(Opcode.OPEN), int(Opcode.READ), int(Opcode.WRITE)
 
 
 class Server:
@@ -198,32 +199,38 @@ class Server:
             request = parse(buffer, size)
             unique, opcode = request.header.unique, request.header.opcode
             if opcode in _SILENT:
-                self._relay.risk()
-                self._fs.forget(forgotten.nodeid for forgotten in forgets(request))
+                self._forget(request)
                 return
             handler = self._handlers.table.get(opcode)
             if handler is None:
                 self._send((codec.error(unique, errno.ENOSYS),))
                 return
-            if touches_disk(opcode) or (opcode == Opcode.OPEN and self._late):
+            if opcode in TOUCH_DISK or (opcode == _OPEN and self._late):
                 self._relay.step_down()
             if opcode in _SEE_ALL:
                 self._late.wait()
             self._relay.risk()
-            before = self._size(request)
-            parts = handler(request)
-            self._relay.safe()
-            if (changed := written_range(request, before)) is not None:
+            try:
+                before = self._size(request) if opcode in _CHANGING else 0
+                body = handler(request)
+            finally:
+                self._relay.safe()
+            if opcode in _CHANGING and (changed := written_range(request, before)) is not None:
                 self._drop(self._fs.elsewhere(request.header.nodeid, *changed))
-            if not self._send(codec.reply(unique, parts)):
+            if not self._send((OUT_HEADER.pack(OUT_HEADER_SIZE + len(body), 0, unique), body)):
                 self._handlers.taken_back(request)
-            elif opcode == Opcode.OPEN and parts == _KEPT:
+            elif opcode == _OPEN and body == _KEPT:
                 self._fast.learn_open(request.header.nodeid)
         except ProtocolError as error:
             log.error("%s", error)
             self._send((codec.error(_unique(buffer, size), errno.EIO),))
         except (OSError, RegionfsError) as error:
             self._send((self._failure(unique, error),))
+
+    def _forget(self, request: Request) -> None:
+        self._relay.risk()
+        try:
+            self._fs.forget(forgotten.nodeid for forgotten in forgets(request))
         finally:
             self._relay.safe()
 
