@@ -15,6 +15,7 @@ import contextlib
 import datetime
 import itertools
 import json
+import mmap
 import os
 import platform
 import shutil
@@ -155,6 +156,7 @@ def measure(workload: Workload, subject: Subject, view: View, store: Store, seco
         if workload.first_touch and subject.fresh:
             with subject.start(store) as anew:
                 warm(anew.sources, single_pages=False)
+                claim_memory()
                 return run(workload, anew.path, seconds, drop_cache=False)
         if workload.first_touch:  # once more: a kernel may let go of pages that nobody used for some seconds
             warm(view.sources, single_pages=False)
@@ -164,6 +166,8 @@ def measure(workload: Workload, subject: Subject, view: View, store: Store, seco
             os.sync()
         if workload.cold:
             forget()
+        if workload.once:
+            claim_memory()
         if workload.placement:
             return run_placed(workload, view, seconds)
         return run(workload, view.path, seconds, drop_cache=subject.own_cache)
@@ -187,6 +191,15 @@ def forget() -> None:
     """Drop every cache of the machine that can be dropped. Raises OSError where this is not permitted."""
     os.sync()
     CACHES.write_text("3")
+
+
+def claim_memory() -> None:
+    """Have as much free memory at hand as a pass fills with pages.
+
+    A hypervisor may have taken back what lay free, and gives it again page by page; how much of it a run meets
+    is chance.
+    """
+    mmap.mmap(-1, FILE_SIZE + FILE_SIZE // 2, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | mmap.MAP_POPULATE).close()
 
 
 def settle(workload: Workload, before: Workload | None, sources: Collection[Path]) -> None:
