@@ -74,16 +74,15 @@ class AttributeReader:
 
     def _whole_attributes(self, node: FileNode, key: str) -> Attributes:
         """The source's own, less what the mount does not give: set-id bits, write bits of a ro file."""
-        found = node.sources.status(key)
-        mode = stat.S_IMODE(found.st_mode) & (0o777 if node.spec.writable else 0o555)
+        found, spec = node.sources.status(key), node.spec
+        mode, mtime, ctime = found.st_mode & (0o777 if spec.writable else 0o555), found.st_mtime_ns, found.st_ctime_ns
         size, blocks = found.st_size, found.st_blocks
         if stat.S_ISBLK(found.st_mode):
             size = node.sources.facts(key).size
             blocks = -(-size // 512)
-        node.shown = (size, found.st_mtime_ns, found.st_ctime_ns)
-        return Attributes(node.ino, size, blocks, found.st_atime_ns, found.st_mtime_ns, found.st_ctime_ns,
-                          stat.S_IFREG | (mode if node.spec.mode is None else node.spec.mode), 1,
-                          found.st_uid, found.st_gid)
+        node.shown = (size, mtime, ctime)
+        return Attributes(node.ino, size, blocks, found.st_atime_ns, mtime, ctime,
+                          stat.S_IFREG | (mode if spec.mode is None else spec.mode), 1, found.st_uid, found.st_gid)
 
     def _allocated(self, node: FileNode, seen: list[SourceFacts]) -> int:
         """512-byte units with data; counted again when a source changed."""

@@ -93,16 +93,16 @@ class Handlers:
         directory = self._fs.tree.nodes.get(parent)
         if isinstance(directory, Directory) and name not in directory.children:
             return _NO_ENTRY
-        return codec.pack(self._entry(self._fs.lookup(parent, name)))
+        return self._entry(self._fs.lookup(parent, name))
 
     def _getattr(self, request: Request) -> bytes:
-        return codec.pack(self._attr_out(self._fs.getattr(request.header.nodeid)))
+        return self._attr_out(self._fs.getattr(request.header.nodeid))
 
     def _setattr(self, request: Request) -> bytes:
         changes, ino = _changes(cast(SetattrIn, request.body)), request.header.nodeid
         if self._iomap is not None and self._iomap.serves(ino) and changes == _only_times(changes):
             return self._getattr(request)  # the kernel owns an iomap file's times, and tells them at close
-        return codec.pack(self._attr_out(self._fs.setattr(ino, changes)))
+        return self._attr_out(self._fs.setattr(ino, changes))
 
     def _open(self, request: Request) -> bytes:
         body, ino = cast(OpenIn, request.body), request.header.nodeid
@@ -155,10 +155,11 @@ class Handlers:
     def _records_plus(self, parent: int, start: int) -> Iterator[bytes]:
         for name, ino, mode, offset in self._entries(parent, start):
             if name in (b".", b".."):  # the kernel wants no lookup of these
-                entry = EntryOut(0, 0, 0, 0, 0, 0, _attr(_bare(ino, mode)))
+                entry = _ENTRY.pack(0, 0, 0, 0, 0, 0, *_attr(_bare(ino, mode)))
             else:
-                entry = self._entry(self._fs.lookup(parent, name))
-            yield codec.direntplus(entry, offset, name)
+                found = self._fs.lookup(parent, name)
+                ino, entry = found.ino, self._entry(found)
+            yield entry + codec.dirent(ino, offset, mode, name)
 
     def _entries(self, ino: int, start: int) -> Iterator[tuple[bytes, int, int, int]]:
         """(name, inode, mode, offset of the entry after it) from the entry at `start` on."""
@@ -209,12 +210,13 @@ class Handlers:
         self._fs.fallocate(request.header.nodeid, body.mode, body.offset, body.length)
         return b""
 
-    def _entry(self, found: Attributes) -> EntryOut:
-        seconds = self._attr_seconds(found.ino)
-        return EntryOut(found.ino, 0, ENTRY_SECONDS, seconds, 0, 0, _attr(found, self._inode_flags(found.ino)))
+    def _entry(self, found: Attributes) -> bytes:
+        ino = found.ino
+        return _ENTRY.pack(ino, 0, ENTRY_SECONDS, self._attr_seconds(ino), 0, 0, *_attr(found, self._inode_flags(ino)))
 
-    def _attr_out(self, found: Attributes) -> AttrOut:
-        return AttrOut(self._attr_seconds(found.ino), 0, _attr(found, self._inode_flags(found.ino)))
+    def _attr_out(self, found: Attributes) -> bytes:
+        ino = found.ino
+        return _ATTR_OUT.pack(self._attr_seconds(ino), 0, *_attr(found, self._inode_flags(ino)))
 
     def _inode_flags(self, ino: int) -> int:
         return self._iomap.inode_flags(ino) if self._iomap is not None else 0
@@ -276,6 +278,7 @@ def _sized(value: bytes, body: GetxattrIn) -> bytes:
     return value
 
 
+_ENTRY, _ATTR_OUT = codec.LAYOUTS[EntryOut], codec.LAYOUTS[AttrOut]
 _NO_ENTRY = codec.pack(EntryOut(0, 0, MISSED_SECONDS, 0, 0, 0, Attr(*[0] * len(Attr._fields))))
 
 
@@ -283,7 +286,8 @@ def _bare(ino: int, mode: int) -> Attributes:
     return Attributes(ino, 0, 0, 0, 0, 0, mode, 1, 0, 0)
 
 
-def _attr(found: Attributes, flags: int = 0) -> Attr:
+def _attr(found: Attributes, flags: int = 0) -> tuple[int, ...]:
+    """The fields of an Attr, as they lie in a packed EntryOut or AttrOut: the names would cost as much as all else."""
     ino, size, blocks, atime, mtime, ctime, mode, nlink, uid, gid = found
-    return Attr(ino, size, blocks, atime // 10**9 % 2**64, mtime // 10**9 % 2**64, ctime // 10**9 % 2**64,
-                atime % 10**9, mtime % 10**9, ctime % 10**9, mode, nlink, uid, gid, 0, BLOCK, flags)
+    return (ino, size, blocks, atime // 10**9 % 2**64, mtime // 10**9 % 2**64, ctime // 10**9 % 2**64,
+            atime % 10**9, mtime % 10**9, ctime % 10**9, mode, nlink, uid, gid, 0, BLOCK, flags)
