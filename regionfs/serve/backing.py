@@ -39,6 +39,7 @@ from regionfs.wire.requests import InHeader
 log = logging.getLogger("regionfs")
 
 KEPT = 128   # composed files kept mounted after their last close, with their page cache
+_UNBACKED = (Mode.USERSPACE, Mode.IOMAP)
 RECENT = 64  # backing ids that may be a dead server's; each server makes a few before it may die
 
 
@@ -70,6 +71,7 @@ class Backings:
         self._lock = threading.Lock()               # for the ledger and what is beside it
         self._busy: set[int] = set()                # inodes whose entry a thread has for itself
         self._freed = threading.Condition(self._lock)
+        self._waiting = 0                           # threads that wait for _freed
 
     def __len__(self) -> int:
         """Backing ids in use."""
@@ -107,7 +109,7 @@ class Backings:
             use = self._uses.get(node.ino)
             if use is None:
                 # it may have fallen back since `opened`; an inode older than its file's iomap is served by us
-                if node.choice.mode in (Mode.USERSPACE, Mode.IOMAP):
+                if node.choice.mode in _UNBACKED:
                     return None
                 use = self._first(node, opened, flags)
                 if use is None:
@@ -123,7 +125,7 @@ class Backings:
                     raise OSError(errno.ESTALE, node.spec.path)
             elif use.backing_id and opened.mode is Mode.COMPOSED and flags & os.O_DIRECT:
                 raise OSError(errno.EINVAL, f"{node.spec.path} is open without O_DIRECT, and a composed file has none")
-            if not self._write(header.unique, use._replace(handles=use.handles + 1)):
+            if not self._write(header.unique, use, use.handles + 1):
                 log.warning("over %d files are open at once: the rest is served in userspace", SLOTS)
                 if use.backing_id:
                     self._registry.backing_close(use.backing_id)
@@ -141,9 +143,8 @@ class Backings:
             use = self._uses.get(ino)
             if use is None or self._counted(unique):
                 return
-            use = use._replace(handles=use.handles - 1)
-            self._write(unique, use)
-            if not use.handles and use.backing_id:
+            self._write(unique, use, use.handles - 1)
+            if use.handles == 1 and use.backing_id:
                 self._registry.backing_close(use.backing_id)
         finally:
             self._give_back(ino)
@@ -156,20 +157,24 @@ class Backings:
         """Have an inode's entry for oneself, until _give_back."""
         with self._lock:
             while ino in self._busy:
+                self._waiting += 1
                 self._freed.wait()
+                self._waiting -= 1
             self._busy.add(ino)
 
     def _give_back(self, ino: int) -> None:
         with self._lock:
             self._busy.discard(ino)
-            self._freed.notify_all()
+            if self._waiting:
+                self._freed.notify_all()
 
-    def _write(self, unique: int, use: Entry) -> bool:
-        """Remember and write down; False when an inode finds no room."""
+    def _write(self, unique: int, use: Entry, handles: int) -> bool:
+        """Remember and write down that it has so many; False when an inode finds no room."""
+        use = Entry(use.ino, use.backing_id, handles, use.stamp)
         with self._lock:
             if not self._ledger.write(unique & ~UNIQUE_RESEND, use):
                 return False
-            if use.handles:
+            if handles:
                 self._uses[use.ino] = use
             else:
                 self._uses.pop(use.ino, None)
@@ -190,8 +195,10 @@ class Backings:
 
     def _counted(self, unique: int) -> bool:
         """True for a request that came again and had been counted before its server died."""
+        if not unique & UNIQUE_RESEND:
+            return False
         with self._lock:
-            return bool(unique & UNIQUE_RESEND) and self._ledger.counted(unique & ~UNIQUE_RESEND)
+            return self._ledger.counted(unique & ~UNIQUE_RESEND)
 
     def _first(self, node: FileNode, opened: Opened, flags: int) -> Entry | None:
         """How an inode that nobody has open is served; None: from now on in userspace.

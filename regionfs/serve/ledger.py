@@ -76,11 +76,11 @@ class Ledger:
         """
         if entry.handles and entry.ino not in self._slots and len(self._slots) == SLOTS:
             return False
-        position = self._words[0]
+        words = self._words
+        position = words[0]
         at = 1 + position % JOURNAL * _RECORD
-        for index, word in enumerate((unique, *entry)):
-            self._words[at + index] = word
-        self._words[0] = position + 1
+        words[at], words[at + 1], words[at + 2], words[at + 3], words[at + 4] = unique, *entry
+        words[0] = position + 1
         self._apply(entry)
         return True
 
@@ -96,11 +96,11 @@ class Ledger:
             if not entry.handles:
                 return
             slot = self._slots[entry.ino] = self._free()
-        at = _FIRST + slot * WORDS
-        self._words[at + 2] = 0  # free while it is half written
-        self._words[at], self._words[at + 1], self._words[at + 3] = entry.ino, entry.backing_id, entry.stamp
-        self._words[at + 2] = entry.handles
-        if not entry.handles:
+        words, at = self._words, _FIRST + slot * WORDS
+        words[at + 2] = 0  # free while it is half written
+        words[at], words[at + 1], handles, words[at + 3] = entry
+        words[at + 2] = handles
+        if not handles:
             del self._slots[entry.ino]
 
     def _free(self) -> int:
