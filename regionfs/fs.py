@@ -190,17 +190,16 @@ class FileSystem:
             raise OSError(errno.EROFS, node.spec.path)
         since = time.monotonic_ns()
         try:
-            seen = [node.sources.look(key) for key in node.spec.sources]
+            seen = [*map(node.sources.look, node.spec.sources)]
         except (RegionfsError, OSError) as error:
             if node.trouble != str(error):
                 node.trouble = str(error)
                 log.error("%s: cannot be opened: %s", node.spec.path, error)
             raise OSError(errno.EIO, node.spec.path) from error
         node.trouble = ""
-        stamps = tuple(found.stamp for found in seen)
+        stamps = tuple([found.stamp for found in seen])
         limit = time.time_ns() - SETTLED_NS
-        # a disk's time stamps say nothing of who else writes to it
-        settled = all(f.kind == "file" and max(f.mtime_ns, f.ctime_ns) < limit for f in seen)
+        settled = False not in [found.settled(limit) for found in seen]
         keep = node.cached == stamps
         if not keep:
             node.cached = None  # until what the kernel holds was dropped

@@ -15,7 +15,6 @@ import os
 import stat
 import threading
 from collections.abc import Iterable, Mapping
-from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 
@@ -47,7 +46,8 @@ class Sources:
         self._rw = _rw_keys(manifest)
         self._needed = _needed_sizes(manifest)
         self._facts = dict(inspect_sources(manifest) if facts is None else facts)
-        self._seen: dict[str, SourceFacts] = {}  # what look() found last, of sources that it need not inspect in full
+        #: path and what look() found there last, of sources that it need not inspect in full
+        self._seen: dict[str, tuple[str, SourceFacts]] = {}
         self.blocking: set[str] = set()  # keys whose file system knows no RWF_NOWAIT
         self.in_memory: set[str] = set()  # such as have no disk to wait for
 
@@ -99,10 +99,10 @@ class Sources:
 
     def look(self, key: str) -> SourceFacts:
         """What the source's path shows now. Raises SourceError when that cannot serve any more."""
-        spec, seen = self._specs[key], self._seen.get(key)
-        if seen is not None and seen.hold(spec.place):
-            return seen
-        first = self._facts[key]
+        seen = self._seen.get(key)
+        if seen is not None and seen[1].hold(seen[0]):
+            return seen[1]
+        spec, first = self._specs[key], self._facts[key]
         now = inspect_source(spec.place, writable=key in self._rw, confine=_confine(spec, self._confine))
         _check_same(now, first, spec.path)
         if spec.size is not None and now.size != spec.size:
@@ -111,16 +111,16 @@ class Sources:
             raise SourceError(f"{spec.path} shrank to {now.size} bytes; the map needs {self._needed[key]}")
         # a file system may turn read-only, and the way beneath a directory is to be gone each time
         if now.kind == "file" and key not in self._rw and self._confine is None:
-            self._seen[key] = now = first if now == first else now
+            now = first if now == first else now
+            self._seen[key] = str(spec.place), now
         return now
 
-    def unchanged(self, key: str) -> tuple[Path, SourceFacts] | None:
+    def unchanged(self, key: str) -> tuple[str, SourceFacts] | None:
         """What shows that look() would find nothing new, for a regular file that is not written by this key.
 
         As long as SourceFacts.hold() says so; None when it has to look closer.
         """
-        seen = self._seen.get(key)
-        return (self._specs[key].place, seen) if seen is not None else None
+        return self._seen.get(key)
 
     def status(self, key: str) -> os.stat_result:
         """What stat(2) shows of the source now. Raises SourceError or OSError.
@@ -129,10 +129,12 @@ class Sources:
         """
         fd, first = self._fds.get(key), self._facts[key]
         if fd is None and first.kind == "file" and self._confine is None:
-            with suppress(OSError):  # opening tells why
-                found = self._specs[key].place.stat()
-                if (found.st_dev, found.st_ino) == first.identity and stat.S_ISREG(found.st_mode):
-                    return found
+            try:
+                found = os.stat(self._specs[key].place)  # noqa: PTH116 - as in SourceFacts.hold
+            except OSError:  # opening tells why
+                return os.fstat(self.fd(key))
+            if found.st_ino == first.inode and found.st_dev == first.device and stat.S_ISREG(found.st_mode):
+                return found
         return os.fstat(self.fd(key) if fd is None else fd)
 
     def sync(self, keys: Iterable[str], data_only: bool) -> None:

@@ -11,9 +11,8 @@ from __future__ import annotations
 import os
 import stat
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from regionfs.errors import SourceError
 from regionfs.manifest.confine import reach
@@ -26,8 +25,7 @@ _WHY_NOT = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class SourceFacts:
+class SourceFacts(NamedTuple):
     """A regular file or block device as it is now."""
 
     kind: Literal["file", "block"]
@@ -53,13 +51,17 @@ class SourceFacts:
         """Equal as long as nobody replaced, resized or wrote the source (DESIGN section 4, coherence)."""
         return (self.device, self.inode, self.rdev, self.size, self.mtime_ns, self.ctime_ns)
 
-    def hold(self, path: Path) -> bool:
+    def settled(self, limit: int) -> bool:
+        """True when its time stamps (ns) are below `limit`; a disk's say nothing of who else writes to it."""
+        return self.kind == "file" and self.mtime_ns < limit and self.ctime_ns < limit
+
+    def hold(self, path: str) -> bool:
         """True when a regular file at `path` is the same as these facts in all of them, False also when stat(2) fails.
 
         Then inspect_source would find nothing else: who may read a file does not change without its ctime.
         """
         try:
-            now = path.stat()
+            now = os.stat(path)  # noqa: PTH116 - each open asks, and a Path would cost as much as the call
         except OSError:
             return False
         return (now.st_ino == self.inode and now.st_ctime_ns == self.ctime_ns and now.st_mtime_ns == self.mtime_ns
@@ -74,16 +76,22 @@ def inspect_source(path: Path, *, writable: bool = False, confine: Path | None =
     sentence that names the path and the reason.
     """
     try:
+        if confine is None:
+            return _inspect(path, path, writable)
         with reach(path, confine) as here:
-            status = here.stat()
-            _check_kind(status, str(path))
-            if not os.access(here, os.R_OK, effective_ids=True):
-                raise SourceError(f"{path} cannot be read: permission denied")
-            if writable:
-                _check_writable(here, status, path)
-            return _facts(status, _block_size(here) if stat.S_ISBLK(status.st_mode) else status.st_size)
+            return _inspect(here, path, writable)
     except (OSError, ValueError) as error:
         raise SourceError(_reason(path, error)) from error
+
+
+def _inspect(here: Path, path: Path, writable: bool) -> SourceFacts:
+    status = here.stat()
+    _check_kind(status, str(path))
+    if not os.access(here, os.R_OK, effective_ids=True):
+        raise SourceError(f"{path} cannot be read: permission denied")
+    if writable:
+        _check_writable(here, status, path)
+    return _facts(status, _block_size(here) if stat.S_ISBLK(status.st_mode) else status.st_size)
 
 
 def inspect_open(fd: int, name: str) -> SourceFacts:
