@@ -104,14 +104,16 @@ class Sources:
             return seen[1]
         spec, first = self._specs[key], self._facts[key]
         now = inspect_source(spec.place, writable=key in self._rw, confine=_confine(spec, self._confine))
-        _check_same(now, first, spec.path)
+        if now == first:
+            now = first  # one copy is enough
+        else:
+            _check_same(now, first, spec.path)
         if spec.size is not None and now.size != spec.size:
             raise SourceError(f"{spec.path} has {now.size} bytes, the manifest pins {spec.size}")
         if now.size < self._needed.get(key, 0):
             raise SourceError(f"{spec.path} shrank to {now.size} bytes; the map needs {self._needed[key]}")
         # a file system may turn read-only, and the way beneath a directory is to be gone each time
         if now.kind == "file" and key not in self._rw and self._confine is None:
-            now = first if now == first else now
             self._seen[key] = str(spec.place), now
         return now
 
@@ -127,15 +129,18 @@ class Sources:
 
         Of its descriptor, once it was opened: a file that took its path's place since then does not matter.
         """
-        fd, first = self._fds.get(key), self._facts[key]
-        if fd is None and first.kind == "file" and self._confine is None:
+        fd = self._fds.get(key)
+        if fd is not None:
+            return os.fstat(fd)
+        first = self._facts[key]
+        if first.kind == "file" and self._confine is None:
             try:
                 found = os.stat(self._specs[key].place)  # noqa: PTH116 - as in SourceFacts.hold
             except OSError:  # opening tells why
                 return os.fstat(self.fd(key))
             if found.st_ino == first.inode and found.st_dev == first.device and stat.S_ISREG(found.st_mode):
                 return found
-        return os.fstat(self.fd(key) if fd is None else fd)
+        return os.fstat(self.fd(key))
 
     def sync(self, keys: Iterable[str], data_only: bool) -> None:
         """fsync every one of `keys`; all are tried, then the first error is raised, an OSError."""
@@ -157,10 +162,14 @@ class Sources:
 
     def _open(self, key: str, flags: int = 0) -> int:
         spec, first = self._specs[key], self._facts[key]
-        access = os.O_RDWR if key in self._rw else os.O_RDONLY
+        confine = _confine(spec, self._confine)
         # O_NONBLOCK: a FIFO that took the path's place must not stop us; files and disks ignore it
-        with reach(spec.place, _confine(spec, self._confine)) as here:
-            fd = os.open(here, access | os.O_CLOEXEC | os.O_NONBLOCK | flags)
+        flags |= (os.O_RDWR if key in self._rw else os.O_RDONLY) | os.O_CLOEXEC | os.O_NONBLOCK
+        if confine is None:
+            fd = os.open(spec.place, flags)
+        else:
+            with reach(spec.place, confine) as here:
+                fd = os.open(here, flags)
         try:
             _check_same(inspect_open(fd, str(spec.path)), first, spec.path)
         except SourceError:

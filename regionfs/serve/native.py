@@ -205,9 +205,10 @@ class Server:
             if handler is None:
                 self._send((codec.error(unique, errno.ENOSYS),))
                 return
-            if opcode in TOUCH_DISK or (opcode == _OPEN and self._late):
+            if opcode in TOUCH_DISK:
                 self._relay.step_down()
-            if opcode in _SEE_ALL:
+            if opcode in _SEE_ALL and self._late:
+                self._relay.step_down()
                 self._late.wait()
             self._relay.risk()
             try:
