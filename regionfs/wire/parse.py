@@ -112,8 +112,9 @@ def parse(buffer: Buffer, size: int) -> Request:
     if row is None:
         return Request(header, None, (), rest)
     try:
-        body, rest = _split_body(row, rest)
-        return Request(header, body, *row.tail(body, rest))
+        body, rest = (None, rest) if row.body is None else _split_body(row.body, rest)
+        names, data = row.tail(body, rest)
+        return Request(header, body, names, data)
     except ProtocolError as error:
         raise _malformed(header, str(error)) from None
 
@@ -126,13 +127,11 @@ def forgets(request: Request) -> Iterator[ForgetOne]:
         yield from map(ForgetOne._make, LAYOUTS[ForgetOne].iter_unpack(request.data))
 
 
-def _split_body(row: Row, rest: memoryview) -> tuple[Message | None, memoryview]:
-    if row.body is None:
-        return None, rest
+def _split_body(cls: type[Message], rest: memoryview) -> tuple[Message, memoryview]:
     # the short form of kernels before 7.36
-    if row.body is InitIn and len(rest) == INIT_IN_SHORT.size:
+    if cls is InitIn and len(rest) == INIT_IN_SHORT.size:
         return InitIn(*INIT_IN_SHORT.unpack(rest)), rest[INIT_IN_SHORT.size:]
-    return unpack(row.body, rest), rest[LAYOUTS[row.body].size:]
+    return unpack(cls, rest), rest[LAYOUTS[cls].size:]
 
 
 def _nothing(body: Message | None, rest: memoryview) -> _Tail:
