@@ -80,7 +80,8 @@ class AttributeReader:
         if stat.S_ISBLK(found.st_mode):
             size = node.sources.facts(key).size
             blocks = -(-size // 512)
-        node.shown = (size, mtime, ctime)
+        elif node.shown != (facts := (size, mtime, ctime)):
+            node.shown = facts if node.shown is None else ()
         return Attributes(node.ino, size, blocks, found.st_atime_ns, mtime, ctime,
                           stat.S_IFREG | (mode if spec.mode is None else spec.mode), 1, found.st_uid, found.st_gid)
 

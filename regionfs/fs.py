@@ -41,7 +41,7 @@ class Opened(NamedTuple):
     stamps: tuple[tuple[int, ...], ...]  # of the sources, as SourceFacts.stamp
     settled: bool     # a later change of a source shows in its stamp
     since: int        # ns, monotonic; the sources were looked at after this
-    news: bool        # a `whole` file's size or times are not what stat showed last
+    news: bool        # what the kernel keeps of a `whole` file's size and times may be wrong: it has to forget
 
 
 class FileSystem:
@@ -129,6 +129,10 @@ class FileSystem:
         node = self.tree.nodes.get(ino)
         return not (isinstance(node, FileNode) and node.spec.whole is not None and self.is_written(node))
 
+    def followers(self) -> list[int]:
+        """The inodes for which attributes_hold() is false."""
+        return [ino for ino in self.tree.nodes if self._sharing.written and not self.attributes_hold(ino)]
+
     def setattr(self, ino: int, changes: Changes) -> Attributes:
         """Change a `whole` rw file's source. Elsewhere EPERM, but for a truncate to the present size."""
         node = self.file(ino)
@@ -203,8 +207,11 @@ class FileSystem:
         keep = node.cached == stamps
         if not keep:
             node.cached = None  # until what the kernel holds was dropped
-        now = (seen[0].size, seen[0].mtime_ns, seen[0].ctime_ns) if node.shown is not None else None
-        return Opened(node.choice.mode, self._uncached(node), keep, stamps, settled, since, now != node.shown)
+        news = node.shown is not None and self.attributes_hold(ino) and (
+            node.shown != (seen[0].size, seen[0].mtime_ns, seen[0].ctime_ns))
+        if news:
+            node.shown = None  # before the kernel forgets: it does not keep what it asked for earlier
+        return Opened(node.choice.mode, self._uncached(node), keep, stamps, settled, since, news)
 
     def fits_whole(self, node: FileNode, opened: Opened) -> bool:
         """False for a fixed-size passthrough file whose source has grown: its handles would see that."""

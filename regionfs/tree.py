@@ -52,7 +52,9 @@ class FileNode:
     cached: object = None  # the stamps of its sources that the kernel's page cache was filled from
     filled: bool = False   # the kernel's page cache may hold bytes of it
     allocated: tuple[object, int] | None = None  # (facts of its sources, 512-byte units with data)
-    shown: object = None   # size and times of a `whole` file's source as stat showed them last; None: never
+    #: size and times of a `whole` file's source in all answers to stat since an open found them changed: None when
+    #: there was none, () when they differ, for nobody knows which one the kernel has kept
+    shown: tuple[int, ...] | None = None
     trouble: str = ""      # the log line its last failed open wrote; said once
 
     def fill(self, stamps: object) -> None:

@@ -241,6 +241,8 @@ class Server:
             self._link.send({"manifest": words["manifest"]})
             for parent, name in names:
                 self._native.forget_name(parent, name)
+            for ino in self.fs.followers():  # nothing may have written their sources before
+                self._native.forget_attributes(ino)
             log.info("%s: %d files added, %d removed, %d changed", words["manifest"], len(difference.added),
                      len(difference.removed), len(difference.changed))
         return difference.describe()

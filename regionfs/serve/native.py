@@ -39,6 +39,7 @@ _SILENT = frozenset({Opcode.FORGET, Opcode.BATCH_FORGET})  # requests that get n
 _SEE_ALL = frozenset({Opcode.OPEN, Opcode.FSYNC, Opcode.SYNCFS})  # what was written back shows everywhere after
 _CHANGING = frozenset({Opcode.SETATTR, Opcode.FALLOCATE})  # bytes of a file
 _KEPT = codec.pack(OpenOut(0, abi.FOPEN_KEEP_CACHE))
+_LARGE = 64 << 10  # bytes of a READ that the loop answers out of a mapping, while the watchman is awake
 _OPEN, _READ, _WRITE = int(Opcode.OPEN), int(Opcode.READ), int(Opcode.WRITE)
 
 
@@ -93,6 +94,10 @@ class Server:
 
     def knows(self, ino: int) -> bool:
         """Whether the kernel holds an inode. Waits while it is just letting go of it: never while leading."""
+        return self.forget_attributes(ino)
+
+    def forget_attributes(self, ino: int) -> bool:
+        """Let the kernel ask for an inode's attributes again; False when it does not hold it. Waits as knows()."""
         # an offset below 0 drops attributes only
         return self._send(codec.notify(NotifyCode.INVAL_INODE, codec.pack(NotifyInvalInodeOut(ino, -1, 0))))
 
@@ -140,7 +145,12 @@ class Server:
         if size >= IO_REQUEST_SIZE:
             length, opcode, unique, ino, _, _, _, _, offset, count, io_flags, _, flags = IO_REQUEST.unpack_from(request)
             if opcode == _READ and length == size == IO_REQUEST_SIZE:
-                self._read(unique, ino, offset, count, not io_flags & abi.READ_LOCKOWNER, answer, waits=waits)
+                if count >= _LARGE:
+                    self._relay.risk()
+                try:
+                    self._read(unique, ino, offset, count, not io_flags & abi.READ_LOCKOWNER, answer, waits=waits)
+                finally:
+                    self._relay.safe()
                 return
             if opcode == _WRITE and length == size == IO_REQUEST_SIZE + count:
                 self._write(unique, ino, offset, request[IO_REQUEST_SIZE:size], io_flags, flags)

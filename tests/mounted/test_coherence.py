@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -143,3 +145,44 @@ def test_growth_beside_the_mount_shows_in_stat_at_the_next_open(
         os.truncate(source, 10)
         with opened(path) as fd:
             assert (10, 10) == (os.fstat(fd).st_size, path.stat().st_size)
+
+
+MANY = 1000  # files: more than one answer to a listing holds
+ASKS = """
+import ctypes, os, sys
+path, found = os.fsencode(sys.argv[1]), ctypes.create_string_buffer(256)
+while True:
+    ctypes.CDLL(None).statx(-100, path, 0x2000, 0x7ff, found)  # AT_FDCWD, AT_STATX_FORCE_SYNC, STATX_BASIC_STATS
+"""
+
+
+def test_a_listing_does_not_hide_growth_from_an_open(mount: Callable[..., Mount], tmp_path: Path) -> None:
+    """Also of the file that a listing looked up and had no room for."""
+    for number in range(MANY):
+        (tmp_path / f"s{number}").write_bytes(b"s")
+    with mount({f"f{number:03}": {"whole": f"s{number}"} for number in range(MANY)}) as at:
+        paths = [at.path / f"f{number:03}" for number in range(MANY)]
+        assert {1} == {path.stat().st_size for path in paths}
+        for number in range(MANY):
+            (tmp_path / f"s{number}").write_bytes(b"ss")
+        assert MANY == len([*at.path.iterdir()])
+        for path in paths:
+            with opened(path) as fd:
+                assert 2 == os.fstat(fd).st_size, path
+
+
+def test_growth_beside_many_who_ask_shows_at_the_next_open(mount: Callable[..., Mount], tmp_path: Path) -> None:
+    """Answers that overtake each other: which one the kernel has kept is not known."""
+    (tmp_path / "s.img").write_bytes(b"s")
+    with mount({"log": {"whole": "s.img"}}) as at:
+        others = [subprocess.Popen([sys.executable, "-c", ASKS, at.path / "log"]) for _ in range(3)]
+        try:
+            for size in range(2, 1500):
+                with (tmp_path / "s.img").open("ab") as source:
+                    source.write(b"s")
+                with opened(at.path / "log") as fd:
+                    assert size == os.fstat(fd).st_size
+        finally:
+            for other in others:
+                other.kill()
+                other.wait()

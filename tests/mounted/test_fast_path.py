@@ -21,6 +21,7 @@ import pytest
 from tests.faults.lives import MIB, eventually
 from tests.harness import Mount
 from tests.mounted.conftest import PAGE, opened
+from tests.mounted.kernel import stopped
 from tests.worker import Worker
 
 COUNT = 50  # requests of a kind
@@ -296,3 +297,21 @@ def test_a_source_that_shrinks_and_grows_under_large_reads(mount: Callable[..., 
             other.kill()
         assert outcomes["right"] and outcomes["EIO"], outcomes
         assert 0 == at.status()["restarts"]
+
+
+@pytest.mark.timeout(30)
+def test_a_file_server_that_hangs_stops_nobody_else(tmp_path: Path) -> None:
+    """What its pages show is learned without asking it; other sources are served meanwhile."""
+    for name in "ab":
+        (tmp_path / name).mkdir()
+        (tmp_path / name / f"{name}.img").write_bytes(name.encode() * MIB)
+    with Mount(tmp_path / "a", {"there": {"regions": [{"source": "a.img"}]}}) as there:
+        files = {"f": {"regions": [{"source": "b.img"}, {"source": str(there.path / "there")}]}}
+        with Mount(tmp_path / "b", files, options=USERSPACE) as here, Worker() as one, Worker() as other:
+            assert b"a" * MIB == (there.path / "there").read_bytes()
+            handles = [worker.open(here.path / "f", os.O_RDONLY | os.O_DIRECT) for worker in (one, other)]
+            assert b"b" * PAGE == one.pread(handles[0], 0, PAGE)
+            with stopped(there):
+                assert b"a" * PAGE == one.pread(handles[0], MIB + 16 * PAGE, PAGE)
+                for turn in range(20):
+                    assert b"b" * PAGE == other.pread(handles[1], turn * PAGE, PAGE)

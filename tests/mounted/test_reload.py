@@ -203,6 +203,20 @@ def test_writing_goes_where_the_handle_was_opened(world: World) -> None:
     assert b"new" == (world.sources / "user-2.img").read_bytes()[100:103]
 
 
+def test_growth_shows_at_once_where_a_reload_allows_writes(tmp_path: Path) -> None:
+    """What the kernel has kept of the file, which only others could change until then, is asked for again."""
+    (tmp_path / "s.img").write_bytes(b"s")
+    with Mount(tmp_path, {"f": {"whole": "s.img"}}) as mount, opened(mount.path / "f") as fd:
+        assert 1 == (mount.path / "f").stat().st_size
+        mount.write_manifest({"f": {"whole": "s.img"}, "writer": {"whole": "s.img", "access": "rw"}})
+        assert 1 == os.fstat(fd).st_size
+        assert 0 == mount.user.regionfs("reload", mount.path).returncode
+        with opened(mount.path / "writer", os.O_WRONLY | os.O_APPEND) as writer:
+            for size in range(2, 10):
+                os.write(writer, b"s")
+                assert (size, size) == (os.fstat(fd).st_size, (mount.path / "f").stat().st_size)
+
+
 def test_the_pyfuse3_engine_says_that_it_cannot(tmp_path: Path) -> None:
     """And serves on."""
     make_sources(tmp_path)

@@ -1,12 +1,10 @@
 /*
  * The common READ and WRITE, answered without Python: an optional accelerator of the native engine.
  *
- * serve() reads requests from /dev/fuse and answers those that are plain sailing: a READ whose bytes all lie
- * in known maps and in the page cache, a WRITE into rw regions, an OPEN that finds the sources unchanged. Every
- * other request it returns to its caller, and so it does whenever anything goes otherwise than planned; the caller then does the whole request
- * again, from the start. Both are idempotent, so there is one place, in Python, that knows what an error means.
- *
- * What the maps are is learned from the caller, file by file: see table.h.
+ * serve() answers those requests that are plain sailing: a READ whose bytes all lie in known maps and in the page cache,
+ * a WRITE into rw regions, an OPEN that finds the sources unchanged. Every other one it returns to its caller, and so it
+ * does whenever anything goes otherwise than planned; the caller then does the whole request again, from the start. Both
+ * are idempotent, so there is one place, in Python, that knows what an error means. What the maps are is learned from the caller, file by file: see table.h.
  *
  * Layouts: linux/fuse.h, fuse_in_header and fuse_read_in or fuse_write_in (both 40 bytes), fuse_out_header.
  */
@@ -101,35 +99,47 @@ static int64_t fetch(const struct file *file, const struct piece *pieces, int co
 }
 
 /*
- * Answer a READ out of mapped sources; false: it was not answered. Only of files of fixed size: where a source
- * shrinks just now the answer is EIO, but a file that is all of one source just ends sooner.
+ * Answer a READ out of mapped sources; false: it was not answered, and nothing was done.
  */
-static bool show(struct table *table, const struct request *request, const struct file *file,
-		 const struct piece *pieces, int count, struct replies *replies)
+static bool show(struct table *table, const struct request *request, struct file *file, const struct piece *pieces,
+		 int count, struct replies *replies)
 {
 	struct reply header = {sizeof header + request->count, 0, request->unique};
 	struct iovec parts[SHOWN + 1] = {{&header, sizeof header}};
 	struct window *windows[SHOWN];
-	size_t left = request->count;
 	int held = 0;
-	bool whole = !file->whole && count <= SHOWN && request->count >= LARGE;
 
-	for (; whole && held < count; held++) {
+	for (; held < count; held++) {
 		const struct piece *piece = &pieces[held];
-		char *start = piece->handle ? window_hold(table, piece->handle, piece->address, piece->length,
-							  &windows[held]) : NULL;
+		char *start = window_hold(table, piece->handle, piece->address, piece->length, &windows[held]);
 
 		if (!start)
 			break;
 		parts[held + 1] = (struct iovec){start, piece->length};
-		left -= piece->length;
 	}
-	whole = whole && held == count && left == 0;
-	if (whole)
-		replies_give(replies, parts, count + 1);
-	while (held--)
-		window_release(table, windows[held]);
-	return whole;
+	if (held == count && replies_give(replies, parts, count + 1))
+		table_count(table, file, false, request->count);
+	for (int index = 0; index < held; index++)
+		window_release(table, windows[index]);
+	return held == count;
+}
+
+/*
+ * Whether a READ is worth windows. Only of files of fixed size: where a source shrinks just now the answer is EIO, but
+ * a file that is all of one source just ends sooner.
+ */
+static bool showable(const struct request *request, const struct file *file, const struct piece *pieces, int count)
+{
+	size_t left = request->count;
+
+	if (file->whole || count > SHOWN || request->count < LARGE)
+		return false;
+	for (int index = 0; index < count; index++) {
+		if (!pieces[index].handle || !pieces[index].handle->mappable)
+			return false;
+		left -= pieces[index].length;
+	}
+	return left == 0;
 }
 
 static bool store(const struct piece *pieces, int count, const char *data)
@@ -142,31 +152,6 @@ static bool store(const struct piece *pieces, int count, const char *data)
 		data += piece->length;
 	}
 	return true;
-}
-
-static enum outcome do_read(struct table *table, const struct request *request, struct replies *replies)
-{
-	struct piece pieces[PIECES];
-	char *place = replies_place(replies, sizeof(struct reply) + request->count);
-	struct file *file;
-	int count;
-	int64_t done;
-
-	if (!place)
-		return UNKNOWN;
-	count = table_hold(table, request->ino, request->offset, request->count, false, pieces, &file);
-	if (count < 0)
-		return UNKNOWN;
-	if (show(table, request, file, pieces, count, replies)) {
-		done = request->count;
-		table_count(table, file, false, done);
-	} else if ((done = fetch(file, pieces, count, place + sizeof(struct reply))) >= 0) {
-		*(struct reply *)place = (struct reply){sizeof(struct reply) + done, 0, request->unique};
-		table_count(table, file, false, done);
-		replies_add(replies, sizeof(struct reply) + done);
-	}
-	table_release(table, file, pieces, count);
-	return done >= 0 ? DONE : WAITS;
 }
 
 static int64_t now(void)
@@ -196,6 +181,41 @@ static bool risk(struct turns *turns, int64_t *since)
 		return true;
 	safe(turns, *since);
 	return false;
+}
+
+static enum outcome do_read(struct table *table, const struct request *request, struct replies *replies,
+			    struct turns *turns)
+{
+	struct piece pieces[PIECES];
+	char *place = replies_place(replies, sizeof(struct reply) + request->count);
+	struct file *file;
+	bool shown = false;
+	int count;
+	int64_t done = 0, since;
+
+	if (!place)
+		return UNKNOWN;
+	count = table_hold(table, request->ino, request->offset, request->count, false, pieces, &file);
+	if (count < 0)
+		return UNKNOWN;
+	if (showable(request, file, pieces, count)) {
+		if (!turns->awake) { /* Python calls the watchman */
+			table_release(table, file, pieces, count);
+			return UNKNOWN;
+		}
+		/* pages may go away after a look at them */
+		if (risk(turns, &since)) {
+			shown = show(table, request, file, pieces, count, replies);
+			safe(turns, since);
+		}
+	}
+	if (!shown && (done = fetch(file, pieces, count, place + sizeof(struct reply))) >= 0) {
+		*(struct reply *)place = (struct reply){sizeof(struct reply) + done, 0, request->unique};
+		table_count(table, file, false, done);
+		replies_add(replies, sizeof(struct reply) + done);
+	}
+	table_release(table, file, pieces, count);
+	return done >= 0 ? DONE : WAITS;
 }
 
 static enum outcome do_write(struct table *table, const struct request *request, struct replies *replies,
@@ -311,7 +331,7 @@ static enum outcome do_request(struct table *table, const struct request *reques
 	if (size < (ssize_t)sizeof *request)
 		return UNKNOWN;
 	if (request->opcode == OPCODE_READ && size == sizeof *request)
-		return do_read(table, request, replies);
+		return do_read(table, request, replies, turns);
 	if (request->opcode == OPCODE_WRITE && size - sizeof *request == request->count)
 		return do_write(table, request, replies, turns);
 	return UNKNOWN;

@@ -109,10 +109,14 @@ void replies_add(struct replies *replies, size_t size)
 
 bool replies_give(struct replies *replies, const struct iovec *parts, int count)
 {
-	/* EFAULT: pages went away, and the kernel has answered EIO */
-	if (replies_send(replies) && writev(replies->device, parts, count) < 0 && errno != EFAULT && !given(errno))
+	if (!replies_send(replies))
+		return false;
+	if (writev(replies->device, parts, count) >= 0)
+		return true;
+	/* else it could not copy: pages went away, or there is no memory for tables. Then its caller got EIO */
+	if (errno == EINVAL || errno == EPERM || errno == EBADF)
 		replies->failed = errno;
-	return replies->failed == 0;
+	return false;
 }
 
 bool replies_send(struct replies *replies)

@@ -21,6 +21,7 @@ struct handle {
 	int fd;
 	int flags;              /* of preadv2: what keeps a read from waiting for a disk */
 	bool mappable;          /* see windows_suit() */
+	uint64_t serial;        /* no other handle of the table has had it */
 	long users;
 };
 
@@ -82,6 +83,8 @@ struct table {
 	long epoch;             /* how often everything was forgotten */
 	int64_t spin;           /* ns that the loop stays awake for the next request */
 	long open, bound;       /* descriptors */
+	uint64_t serials;       /* of handles */
+	long asked;             /* how often a window was wanted */
 	struct window windows[WINDOWS];
 	struct file *buckets[BUCKETS + 1];  /* the last one holds what was forgotten, until it is harvested */
 };

@@ -4,56 +4,56 @@
 #include "table.h"
 
 #include <fcntl.h>
-#include <linux/magic.h>
 #include <stdio.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
-#include <sys/vfs.h>
 #include <unistd.h>
 
-enum { PAGE = 4096 };       /* bytes; a larger page of the machine's is a multiple of it */
-enum { XFS_MAGIC = 0x58465342 };
+enum { LEAST_PAGE = 4096 };          /* bytes */
 enum { MAPPED = WINDOW + LONGEST };  /* so that a piece which begins in a window ends in it */
 
-/* File systems that keep one copy of a file's bytes, for reads and mappings alike, and ask no server about it. */
-static bool local(int fd)
+/*
+ * A file system on a block device, or in memory (only there files have seals): reads and mappings find the same pages,
+ * and no server is asked what they are.
+ */
+static bool local(int fd, const struct statx *found)
 {
-	struct statfs found;
-
-	if (fstatfs(fd, &found))
-		return false;
-	switch ((unsigned long)found.f_type) {
-	case EXT4_SUPER_MAGIC:
-	case XFS_MAGIC:
-	case BTRFS_SUPER_MAGIC:
-	case F2FS_SUPER_MAGIC:
-	case TMPFS_MAGIC:
-		return true;
-	}
-	return false;
+	return found->stx_dev_major != 0 || fcntl(fd, F_GET_SEALS) >= 0;
 }
 
 /* mincore(2) calls every page of a file present that the caller could neither write nor owns. */
-static bool told_the_truth(int fd, const struct stat *found)
+static bool told_the_truth(int fd, const struct statx *found)
 {
 	char path[32];
 
 	snprintf(path, sizeof path, "/proc/self/fd/%d", fd);
-	return found->st_uid == geteuid() || faccessat(AT_FDCWD, path, W_OK, AT_EACCESS) == 0;
+	return found->stx_uid == geteuid() || faccessat(AT_FDCWD, path, W_OK, AT_EACCESS) == 0;
+}
+
+/* Who bounds the address space wants to see it used for something else. */
+static bool unbounded(void)
+{
+	struct rlimit limit;
+
+	return getrlimit(RLIMIT_AS, &limit) == 0 && limit.rlim_cur == RLIM_INFINITY;
 }
 
 bool windows_suit(int fd)
 {
-	struct stat found;
+	struct statx found;
 
-	return fstat(fd, &found) == 0 && S_ISREG(found.st_mode) && local(fd) && told_the_truth(fd, &found);
+	/* a file server that hangs is not asked */
+	return statx(fd, "", AT_EMPTY_PATH | AT_STATX_DONT_SYNC, STATX_TYPE | STATX_UID, &found) == 0 &&
+	       S_ISREG(found.stx_mode) && local(fd, &found) && told_the_truth(fd, &found) && unbounded();
 }
 
 static bool present(char *start, size_t length)
 {
-	unsigned char pages[LONGEST / PAGE + 2];
-	char *first = (char *)((uintptr_t)start & ~(uintptr_t)(PAGE - 1));
-	size_t size = start + length - first, count = (size + PAGE - 1) / PAGE;
+	unsigned char pages[LONGEST / LEAST_PAGE + 2];
+	size_t page_size = sysconf(_SC_PAGESIZE);
+	char *first = (char *)((uintptr_t)start & ~(uintptr_t)(page_size - 1));
+	size_t size = start + length - first, count = (size + page_size - 1) / page_size;
 
 	if (mincore(first, size, pages))
 		return false;
@@ -70,46 +70,70 @@ static void drop(struct window *window)
 	*window = (struct window){0};
 }
 
-/* With the table's lock. */
+/* The window, or where it can be, none of which is used now; NULL without room. With the table's lock. */
 static struct window *find(struct table *table, const struct handle *handle, int64_t number)
 {
-	uintptr_t place = ((uintptr_t)handle / sizeof *handle + number) % WINDOWS;
-	struct window *window = &table->windows[place];
+	uint64_t place = (handle->serial * 5 + number) * UINT64_C(0x9e3779b97f4a7c15) >> 32;
+	struct window *room = NULL;
 
-	if (window->handle == handle && window->number == number) {
-		if (!window->start)
-			window->start = mmap(NULL, MAPPED, PROT_READ, MAP_SHARED, handle->fd, number * WINDOW);
-		if (window->start != MAP_FAILED)
+	for (unsigned way = 0; way < WAYS; way++) {
+		struct window *window = &table->windows[(place + way) % WINDOWS];
+
+		if (window->handle == handle && window->number == number)
 			return window;
-		window->start = NULL;
-	} else if (!window->users) {
+		if (!window->users && (!room || !window->handle || (room->handle && window->asked < room->asked)))
+			room = window;
+	}
+	return room;
+}
+
+/* One more user of the window, if it was asked for before; *mapped tells whether it has been mapped. */
+static struct window *take(struct table *table, const struct handle *handle, int64_t number, bool *mapped)
+{
+	struct window *window;
+	bool known;
+
+	pthread_mutex_lock(&table->lock);
+	window = find(table, handle, number);
+	known = window && window->handle == handle && window->number == number;
+	if (window && !known) {
 		drop(window);
 		window->handle = handle;
 		window->number = number;
 	}
-	return NULL;
+	if (window)
+		window->asked = ++table->asked;
+	*mapped = known && window->start;
+	known = known && (*mapped || !window->users); /* else another thread is about to map it */
+	if (known)
+		window->users++;
+	pthread_mutex_unlock(&table->lock);
+	return known ? window : NULL;
 }
 
-char *window_hold(struct table *table, const struct handle *handle, int64_t address, size_t length,
-		  struct window **held)
+char *window_hold(struct table *table, struct handle *handle, int64_t address, size_t length, struct window **held)
 {
 	struct window *window;
 	struct stat found;
+	bool mapped;
 	char *start;
 
 	/* a page that the file's end lies in shows zeros behind it */
 	if (!handle->mappable || length > LONGEST || fstat(handle->fd, &found) ||
 	    found.st_size < address + (int64_t)length)
 		return NULL;
-	pthread_mutex_lock(&table->lock);
-	window = find(table, handle, address / WINDOW);
-	if (window)
-		window->users++;
-	pthread_mutex_unlock(&table->lock);
+	window = take(table, handle, address / WINDOW, &mapped);
 	if (!window)
 		return NULL;
-	start = window->start + address % WINDOW;
-	if (present(start, length)) {
+	if (!mapped) { /* without the lock: it may update the file's atime */
+		start = mmap(NULL, MAPPED, PROT_READ, MAP_SHARED, handle->fd, window->number * WINDOW);
+		pthread_mutex_lock(&table->lock);
+		handle->mappable = start != MAP_FAILED;
+		window->start = handle->mappable ? start : NULL;
+		pthread_mutex_unlock(&table->lock);
+	}
+	start = window->start ? window->start + address % WINDOW : NULL;
+	if (start && present(start, length)) {
 		*held = window;
 		return start;
 	}

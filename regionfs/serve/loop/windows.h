@@ -3,7 +3,7 @@
  *
  * A large answer would be copied twice, by preadv(2) and by write(2), and the second copy is done by the kernel as
  * well. So it gets the address of the pages. This process never touches them: where the file has shrunk meanwhile,
- * write(2) fails with EFAULT, and nobody gets a SIGBUS. Few windows, each at a place that its number decides.
+ * write(2) fails with EFAULT, and nobody gets a SIGBUS.
  */
 #ifndef REGIONFS_WINDOWS_H
 #define REGIONFS_WINDOWS_H
@@ -12,7 +12,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
-enum { WINDOW = 16 << 20, WINDOWS = 32 };  /* bytes from the start of one to the next; windows open at most */
+enum { WINDOW = 16 << 20 };                /* bytes from the start of one to the next */
+enum { WINDOWS = 32, WAYS = 4 };           /* open at most; places where one can be */
 enum { LONGEST = 1 << 20 };                /* bytes of a piece that a window shows */
 
 struct handle;
@@ -22,7 +23,7 @@ struct window {
 	const struct handle *handle;  /* NULL: none yet */
 	int64_t number;               /* it begins at number * WINDOW of the source */
 	char *start;                  /* NULL until it was asked for twice */
-	long users;
+	long users, asked;            /* now; when last, as a number that grows */
 };
 
 /* Whether pieces of a descriptor may be mapped: read(2) would find the very same pages, and mincore(2) is true. */
@@ -31,8 +32,7 @@ bool windows_suit(int fd);
  * Where [address, address + length) of a source is in memory, until window_release(); NULL when not all of it is in
  * the page cache, or it was read for the first time.
  */
-char *window_hold(struct table *table, const struct handle *handle, int64_t address, size_t length,
-		  struct window **held);
+char *window_hold(struct table *table, struct handle *handle, int64_t address, size_t length, struct window **held);
 void window_release(struct table *table, struct window *window);
 /* Unmap what nobody uses. */
 void windows_close(struct table *table);
