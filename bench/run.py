@@ -15,7 +15,6 @@ import contextlib
 import datetime
 import itertools
 import json
-import mmap
 import os
 import platform
 import shutil
@@ -154,20 +153,16 @@ def measure(workload: Workload, subject: Subject, view: View, store: Store, seco
     """One run; an operation that the subject refuses is a result too."""
     try:
         if workload.first_touch and subject.fresh:
+            with subject.start(store) as before:
+                read_through(before)
             with subject.start(store) as anew:
-                warm(anew.sources, single_pages=False)
-                claim_memory()
                 return run(workload, anew.path, seconds, drop_cache=False)
-        if workload.first_touch:  # once more: a kernel may let go of pages that nobody used for some seconds
-            warm(view.sources, single_pages=False)
-        if workload.warm:
-            subprocess.run(["cat", view.path], stdout=subprocess.DEVNULL, check=True)
+        if workload.first_touch or workload.warm:
+            read_through(view)
         if workload.direct:
             os.sync()
         if workload.cold:
             forget()
-        if workload.once:
-            claim_memory()
         if workload.placement:
             return run_placed(workload, view, seconds)
         return run(workload, view.path, seconds, drop_cache=subject.own_cache)
@@ -176,6 +171,17 @@ def measure(workload: Workload, subject: Subject, view: View, store: Store, seco
     finally:
         if workload.writes:
             trim(view.sources)
+
+
+def read_through(view: View) -> None:
+    """Every byte once: source and view are in the page cache then.
+
+    For a kernel may let go of pages that nobody used for some seconds. And a first touch fills the very pages that
+    were filled here and dropped again. Others may lie free for long, and a hypervisor takes back what does, and gives
+    it again page by page; how many of them a run meets would be chance.
+    """
+    warm(view.sources, single_pages=False)
+    subprocess.run(["cat", view.path], stdout=subprocess.DEVNULL, check=True)
 
 
 def run_placed(workload: Workload, view: View, seconds: float) -> dict[str, Any]:
@@ -191,15 +197,6 @@ def forget() -> None:
     """Drop every cache of the machine that can be dropped. Raises OSError where this is not permitted."""
     os.sync()
     CACHES.write_text("3")
-
-
-def claim_memory() -> None:
-    """Have as much free memory at hand as a pass fills with pages.
-
-    A hypervisor may have taken back what lay free, and gives it again page by page; how much of it a run meets
-    is chance.
-    """
-    mmap.mmap(-1, FILE_SIZE + FILE_SIZE // 2, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | mmap.MAP_POPULATE).close()
 
 
 def settle(workload: Workload, before: Workload | None, sources: Collection[Path]) -> None:
