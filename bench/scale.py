@@ -4,8 +4,8 @@
 
 All mounts of a series are there at once. A round goes through them, beginning with another one each time, so that
 the machine's noise meets all alike; figures are medians of the rounds. Reads are 4 KiB with O_DIRECT at random chunks,
-the same offsets for all, in userspace mode: each one is a request that the server answers by its map. Sources
-are warm. bench/growth.py draws the result and puts it into the README.
+the same offsets for all, in userspace mode: each one is a request that the server answers by its map, on the core
+of the reader. Sources are warm. bench/growth.py draws the result and puts it into the README.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from statistics import median
 from typing import Any
 
 from bench import growth
+from bench.placement import cores, pinned
 from bench.run import machine
 from tests.scale import CHUNK, SOURCES, write_chunks, write_files
 
@@ -89,11 +90,17 @@ def check_and_mount(manifest: Path, mounts: ExitStack, *options: str) -> Point:
     return point | resident(manifest.parent / "mnt")
 
 
+def processes(point: Path) -> tuple[int, int]:
+    """Server and holder of a mount."""
+    mount, = json.loads(regionfs("status", point, "--json"))["mounts"]
+    return mount["pid"], mount["holder_pid"]
+
+
 def resident(point: Path) -> dict[str, float]:
     """MiB of the server and the holder."""
-    mount, = json.loads(regionfs("status", point, "--json"))["mounts"]
-    lines = {key: Path(f"/proc/{mount[pid]}/status").read_text() for key, pid in
-             (("server_mib", "pid"), ("holder_mib", "holder_pid"))}
+    server, holder = processes(point)
+    lines = {key: Path(f"/proc/{pid}/status").read_text() for key, pid in
+             (("server_mib", server), ("holder_mib", holder))}
     return {key: int(text.partition("VmRSS:")[2].split()[0]) / 1024 for key, text in lines.items()}
 
 
@@ -141,8 +148,11 @@ def measure_regions(directory: Path, rounds: int) -> dict[int, Point]:
             points[count] = check_and_mount(manifest, mounts, "--modes", "userspace")
             places[count] = manifest.parent / "mnt"
             read_at_random(places[count], offsets)  # its sources are warm now
+        pids = {count: processes(place) for count, place in places.items()}
         for count in rotated(rounds, REGIONS):
-            runs[count].append(seconds(read_at_random, places[count], offsets) / READS)
+            # else it is chance whether the two wait for each other's core to wake
+            with pinned((*pids[count], os.getpid()), cores()[0]):
+                runs[count].append(seconds(read_at_random, places[count], offsets) / READS)
     for count, values in runs.items():
         points[count] |= {"read_us": 1e6 * median(values), "read_us_least": 1e6 * min(values)}
     return points
