@@ -117,8 +117,10 @@ static bool show(struct table *table, const struct request *request, struct file
 			break;
 		parts[held + 1] = (struct iovec){start, piece->length};
 	}
-	if (held == count && replies_give(replies, parts, count + 1))
+	if (held == count) { /* counted first: who has the bytes may ask for the counters */
 		table_count(table, file, false, request->count);
+		replies_give(replies, parts, count + 1);
+	}
 	for (int index = 0; index < held; index++)
 		window_release(table, windows[index]);
 	return held == count;

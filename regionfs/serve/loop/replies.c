@@ -107,16 +107,13 @@ void replies_add(struct replies *replies, size_t size)
 	replies->used += rounded < replies->room - replies->used ? rounded : replies->room - replies->used;
 }
 
-bool replies_give(struct replies *replies, const struct iovec *parts, int count)
+void replies_give(struct replies *replies, const struct iovec *parts, int count)
 {
-	if (!replies_send(replies))
-		return false;
-	if (writev(replies->device, parts, count) >= 0)
-		return true;
+	if (!replies_send(replies) || writev(replies->device, parts, count) >= 0)
+		return;
 	/* else it could not copy: pages went away, or there is no memory for tables. Then its caller got EIO */
 	if (errno == EINVAL || errno == EPERM || errno == EBADF)
 		replies->failed = errno;
-	return false;
 }
 
 bool replies_send(struct replies *replies)

@@ -22,8 +22,8 @@ struct replies {
 char *replies_place(struct replies *replies, size_t size);
 /* The answer at replies_place() is complete. */
 void replies_add(struct replies *replies, size_t size);
-/* Send an answer that lies in `parts`, once; false when its caller did not get it. As to errors see replies_send(). */
-bool replies_give(struct replies *replies, const struct iovec *parts, int count);
+/* Send an answer that lies in `parts`; the next replies_send() says whether the device failed. */
+void replies_give(struct replies *replies, const struct iovec *parts, int count);
 /*
  * Send what waits, by one system call where liburing is there: each write(2) that wakes its caller on this very
  * core ends with a switch to it, one io_uring_enter(2) for all of them with one. The device must not block.

@@ -70,7 +70,7 @@ static void drop(struct window *window)
 	*window = (struct window){0};
 }
 
-/* The window, or where it can be, none of which is used now; NULL without room. With the table's lock. */
+/* The window, else a place for it that nobody uses; NULL when there is none. With the table's lock. */
 static struct window *find(struct table *table, const struct handle *handle, int64_t number)
 {
 	uint64_t place = (handle->serial * 5 + number) * UINT64_C(0x9e3779b97f4a7c15) >> 32;
