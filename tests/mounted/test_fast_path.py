@@ -270,7 +270,7 @@ while True:
 @pytest.mark.both_paths
 @pytest.mark.parametrize("engine", ["native"], indirect=True)
 def test_a_source_that_shrinks_and_grows_under_large_reads(mount: Callable[..., Mount], tmp_path: Path) -> None:
-    """Each brings the right bytes, all or those before what is gone, or EIO, and never zeros; the server lives."""
+    """Each brings bytes of the source, all or those before what is gone, or EIO; the server lives."""
     rng = Random(9)
     good = rng.randbytes(8 * MIB)
     (tmp_path / "a.img").write_bytes(good[:4 * MIB])
@@ -288,7 +288,10 @@ def test_a_source_that_shrinks_and_grows_under_large_reads(mount: Callable[..., 
                 with memoryview(buffer)[:count] as part:
                     try:
                         done = os.preadv(fd, [part], offset)
-                        assert part[:done] == good[offset:offset + done]
+                        # read(2) beside truncate(2) may show zeros, as of the source itself; nothing else may come
+                        right = good[offset:offset + done]
+                        assert part[:done] == right or not any(
+                            byte and byte != true for byte, true in zip(bytes(part), right, strict=False)), offset
                         outcomes["right" if done == count else "short"] += 1
                     except OSError as error:
                         assert errno.EIO == error.errno
