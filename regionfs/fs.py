@@ -131,7 +131,7 @@ class FileSystem:
 
     def followers(self) -> list[int]:
         """The inodes for which attributes_hold() is false."""
-        return [ino for ino in self.tree.nodes if self._sharing.written and not self.attributes_hold(ino)]
+        return [ino for ino in list(self.tree.nodes) if not self.attributes_hold(ino)]
 
     def setattr(self, ino: int, changes: Changes) -> Attributes:
         """Change a `whole` rw file's source. Elsewhere EPERM, but for a truncate to the present size."""

@@ -39,6 +39,8 @@ HEADER = 40
 LEFT = {Opcode.FORGET, Opcode.BATCH_FORGET}  # get no reply
 EDGES = (0, 1, 7, 0xFF, 0xFFFF, 1 << 31, (1 << 32) - 1, 1 << 62, 1 << 63, (1 << 64) - 1)
 WITHIN = 30  # seconds for an answer
+ROOM = BATCH << 18  # bytes of answers that may lie unread: a write to /dev/fuse never finds it full, a socket's might
+SO_SNDBUFFORCE = 32  # asm-generic/socket.h; the socket module has no name for it
 
 
 class Kernel:
@@ -46,6 +48,7 @@ class Kernel:
 
     def __init__(self, manifest: Path) -> None:
         self._socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        theirs.setsockopt(socket.SOL_SOCKET, SO_SNDBUFFORCE, ROOM)
         with theirs:
             self.server = subprocess.Popen(
                 [sys.executable, "-m", "tests.faults.fuzzed", str(theirs.fileno()), manifest], cwd=PROJECT,
@@ -69,7 +72,8 @@ class Kernel:
     def settle(self) -> None:
         """Wait until every request that must be answered was."""
         with self._arrived:
-            assert self._arrived.wait_for(lambda: not self._waiting, WITHIN), f"no answer to {self._waiting}"
+            assert self._arrived.wait_for(lambda: not self._waiting, WITHIN), (
+                f"no answer to {self._waiting}\n{self.log[-4000:]}")
 
     def close(self) -> int:
         """The server's exit status."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tests.serve.device import World, on_disk, served
+from tests.serve.device import World, on_disk, served_from
 
 PAGE = 4096
 SIZE = 8 * PAGE  # of each source
@@ -47,8 +46,7 @@ def sources(tmp_path: Path) -> Iterator[Path]:
 @pytest.fixture
 def world(sources: Path) -> Iterator[World]:
     """FILES behind a device; nothing is known yet."""
-    (sources / "map.yaml").write_text(json.dumps({"regionfs": 1, "files": FILES}))
-    with served(sources / "map.yaml") as made:
+    with served_from(sources, FILES) as made:
         yield made
 
 

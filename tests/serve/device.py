@@ -7,14 +7,15 @@ returns. What the loop hands over is answered by nobody; a test does with execut
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import socket
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from struct import Struct
 from types import TracebackType
-from typing import NamedTuple, Self
+from typing import Any, NamedTuple, Self
 
 from regionfs.descriptors import in_memory
 from regionfs.fs import FileSystem
@@ -191,6 +192,15 @@ def served(manifest: Path) -> Iterator[World]:
         fs = FileSystem(loaded, sources, choices)
         with Device(fs) as device:
             yield World(fs, device)
+
+
+@contextlib.contextmanager
+def served_from(directory: Path, files: Mapping[str, Any]) -> Iterator[World]:
+    """A manifest of `files`, written to the directory of their sources; nothing is known of them yet."""
+    path = directory / "map.yaml"
+    path.write_text(json.dumps({"regionfs": 1, "files": files}))
+    with served(path) as made:
+        yield made
 
 
 @contextlib.contextmanager

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import socket
 import sys
@@ -30,7 +29,7 @@ from tests.serve.device import (
     Handed,
     World,
     read_request,
-    served,
+    served_from,
     write_request,
 )
 
@@ -61,8 +60,7 @@ def world(tmp_path: Path) -> Iterator[World]:
         for side in "ab":
             (tmp_path / f"{side}{number}").write_bytes(bytes([number]) * PAGE)
         files[f"f{number}"] = {"regions": [{"source": f"a{number}", "access": "rw"}, {"source": f"b{number}"}]}
-    (tmp_path / "map.yaml").write_text(json.dumps({"regionfs": 1, "files": files}))
-    with served(tmp_path / "map.yaml") as made:
+    with served_from(tmp_path, files) as made:
         yield made
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import threading
 from collections.abc import Iterator
@@ -13,7 +12,7 @@ from typing import Any
 import pytest
 
 from tests.faults.lives import MIB, eventually
-from tests.serve.device import ROOM, STOP, Handed, World, drop_pages, on_disk, served
+from tests.serve.device import ROOM, STOP, Handed, World, drop_pages, on_disk, served_from
 
 KIB = 1 << 10
 SIZE = 40 * MIB                 # of each but the shards: more than one window
@@ -56,8 +55,7 @@ def sources(tmp_path: Path) -> Iterator[Path]:
 @pytest.fixture
 def world(sources: Path) -> Iterator[World]:
     """FILES behind a device; nothing is known yet."""
-    (sources / "map.yaml").write_text(json.dumps({"regionfs": 1, "files": FILES}))
-    with served(sources / "map.yaml") as made:
+    with served_from(sources, FILES) as made:
         yield made
 
 

@@ -3,8 +3,8 @@
  *
  * serve() answers those requests that are plain sailing: a READ whose bytes all lie in known maps and in the page cache,
  * a WRITE into rw regions, an OPEN that finds the sources unchanged. Every other one it returns to its caller, and so it
- * does whenever anything goes otherwise than planned; the caller then does the whole request again, from the start. Both
- * are idempotent, so there is one place, in Python, that knows what an error means. What the maps are is learned from the caller, file by file: see table.h.
+ * does whenever anything goes otherwise than planned; the caller then does all of it again. Both are idempotent, so there
+ * is one place, in Python, that knows what an error means. The maps are learned from the caller: see table.h.
  *
  * Layouts: linux/fuse.h, fuse_in_header and fuse_read_in or fuse_write_in (both 40 bytes), fuse_out_header.
  */
@@ -98,9 +98,7 @@ static int64_t fetch(const struct file *file, const struct piece *pieces, int co
 	return done;
 }
 
-/*
- * Answer a READ out of mapped sources; false: it was not answered, and nothing was done.
- */
+/* Answer a READ out of mapped sources; false: it was not answered, and nothing was done. */
 static bool show(struct table *table, const struct request *request, struct file *file, const struct piece *pieces,
 		 int count, struct replies *replies)
 {
@@ -382,7 +380,8 @@ enum ended loop_serve(struct table *table, int device, struct span buffer, struc
 			together = replies.count > 1;
 			many = replies.count ? together : many;
 			waited = !replies.count;
-			if (waited ? wait_for_request(table, device, many ? 0 : table->spin, &often) < 0 : !replies_send(&replies))
+			if (waited ? wait_for_request(table, device, many ? 0 : table->spin, &often) < 0
+				   : !replies_send(&replies))
 				return FAILED;
 			continue;
 		}

@@ -20,7 +20,7 @@ struct handle {
 	struct handle *next;    /* among those to close */
 	int fd;
 	int flags;              /* of preadv2: what keeps a read from waiting for a disk */
-	bool mappable;          /* see windows_suit() */
+	_Atomic bool mappable;  /* see windows_suit() */
 	uint64_t serial;        /* no other handle of the table has had it */
 	long users;
 };
