@@ -15,7 +15,7 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 
 # DESIGN section 9: an area may import the areas in its row, and itself
 STEPS = ("manifest", "regions", "plan", "modes", "source")
-COMMON = {"errors", "units"}
+COMMON = {"errors", "units", "readahead"}
 MAY_IMPORT = {
     "errors": set(),
     "units": {"errors"},
@@ -25,7 +25,8 @@ MAY_IMPORT = {
     "modes": COMMON | {"manifest", "regions", "plan"},
     "source": COMMON | {"manifest", "regions", "plan", "modes"},
     "fs": COMMON | set(STEPS),
-    "wire": {"errors"},
+    "readahead": set(),
+    "wire": {"errors", "readahead"},
     "serve": COMMON | set(STEPS) | {"fs", "wire"},
     "daemon": COMMON | set(STEPS) | {"fs", "wire", "serve"},
     "formats": COMMON | {"manifest", "regions"},

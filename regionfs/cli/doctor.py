@@ -20,6 +20,7 @@ from pathlib import Path
 import click
 
 from regionfs.cli.common import examples, json_option, print_json
+from regionfs.cli.wakeups import wake_ups
 from regionfs.modes.choose import Ability
 
 FUSE_CONF = Path("/etc/fuse.conf")
@@ -72,7 +73,8 @@ def doctor(ctx: click.Context, as_json: bool) -> None:
 def diagnose() -> Diagnosis:
     """Try everything once."""
     machine = {"/dev/fuse": _device(), "mount(2)": _mount_call(), "fusermount3": _helper(),
-               "pyfuse3": _pyfuse3(), "accelerator": _accelerator(), "allow_other": _allow_other()}
+               "pyfuse3": _pyfuse3(), "accelerator": _accelerator(), "allow_other": _allow_other(),
+               "wake-ups": wake_ups()}
     engine = _engine(machine)
     return Diagnosis(platform.python_version(), platform.release(), machine, _modes(engine), engine,
                      resource.getrlimit(resource.RLIMIT_NOFILE))

@@ -22,6 +22,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import ClassVar
 
+from regionfs import readahead
 from regionfs.errors import MountError
 from regionfs.modes.erofs import NAME, Layout, assemble, layout
 from regionfs.modes.geometry import BLOCKS, measure
@@ -151,6 +152,15 @@ def _open_inside(image: int, devices: Sequence[int]) -> int:
 
 def mount(image: int, devices: Sequence[int]) -> int:
     """A descriptor of a detached mount of the EROFS image open as `image`. Raises ComposeError."""
+    before = readahead.names()
+    mounted = _mount(image, devices)
+    new = [name for name in readahead.names() - before if name.startswith("erofs-")]
+    if len(new) == 1:  # nothing else says which is whose, and others' are not ours to turn
+        readahead.raise_of(new[0])
+    return mounted
+
+
+def _mount(image: int, devices: Sequence[int]) -> int:
     with context() as erofs:
         configure(erofs, SET_STRING, b"source", _path(image))
         for device in devices:

@@ -7,11 +7,11 @@ import re
 from pathlib import Path
 from typing import NamedTuple
 
+from regionfs import readahead
+
 MOUNTINFO = Path("/proc/self/mountinfo")
-BDI = Path("/sys/class/bdi")
 CONNECTIONS = Path("/sys/fs/fuse/connections")
 FSTYPE = "fuse.regionfs"
-READ_AHEAD_KIB = 4096  # KERNEL facts and bench/results: streaming through the page cache gains until here
 
 _OCTAL = re.compile(r"\\([0-7]{3})")
 
@@ -45,24 +45,15 @@ def settle(directory: Path) -> Path:
     return point if find(point) else point.resolve()
 
 
-def raise_readahead(device: int, kib: int = READ_AHEAD_KIB) -> bool:
+def raise_readahead(device: int, kib: int = readahead.READ_AHEAD_KIB) -> bool:
     """Let the kernel read ahead up to `kib` KiB on the mount with this st_dev; never lowers it.
 
     False when that is not allowed (only root may) or not there. The kernel starts with 128 KiB, and anew when
     fuse-iomap gives the mount a backing device of its own name.
     """
     name = f"{os.major(device)}:{os.minor(device)}"
-    raised = [_raise(BDI / entry / "read_ahead_kb", kib) for entry in (name, f"{name}-fuse.iomap")]
+    raised = [readahead.raise_of(entry, kib) for entry in (name, f"{name}-fuse.iomap")]
     return any(raised)
-
-
-def _raise(knob: Path, kib: int) -> bool:
-    try:
-        if int(knob.read_text()) < kib:
-            knob.write_text(str(kib))
-    except OSError:
-        return False
-    return True
 
 
 def abort_connection(device: int) -> bool:

@@ -5,8 +5,11 @@ from __future__ import annotations
 import json
 import os
 import platform
+import re
 from pathlib import Path
 
+from regionfs.cli.wakeups import SLOW, wake_ups
+from regionfs.modes.choose import Ability
 from tests.cli.conftest import Cli, Command
 
 
@@ -56,10 +59,28 @@ def test_the_accelerator_is_built_where_tests_run(command: Command) -> None:
     assert (True, "") == (accelerator["available"], accelerator["remedy"])
 
 
+def test_wake_ups_are_measured() -> None:
+    """Between two cores; slow ones have a remedy. Where there is one core there is nothing to measure."""
+    before = os.sched_getaffinity(0)
+    found = wake_ups()
+    words = re.fullmatch(r"a sleeping core wakes within (\d+) us(; each request waits for one or two)?", found.reason)
+    assert words or len(before) == 1
+    assert before == os.sched_getaffinity(0)
+    if words:
+        assert found.available == (int(words[1]) <= SLOW) == (words[2] is None) == (not found.remedy)
+    os.sched_setaffinity(0, [min(before)])
+    try:
+        assert Ability(True, "one core: nobody is woken on another") == wake_ups()
+    finally:
+        os.sched_setaffinity(0, before)
+
+
 def test_text(run: Cli) -> None:
-    """Remedies stand below what they would help."""
+    """Remedies stand below what they would help. (Wake-ups are measured anew each time.)"""
     lines = run("doctor").stdout.splitlines()
     found = json.loads(run("doctor", "--json").stdout)
+    assert found["machine"].pop("wake-ups")
+    assert any(line.startswith("  wake-ups ") for line in lines)
     for name, ability in {**found["machine"], **found["modes"]}.items():
         index = next(number for number, line in enumerate(lines) if line.split()[:1] == [name])
         assert ability["reason"] in lines[index]

@@ -14,7 +14,7 @@ from random import Random
 
 import pytest
 
-from regionfs import execute
+from regionfs import execute, readahead
 from regionfs.errors import SourceError
 from regionfs.manifest.load import loads
 from regionfs.modes import composed
@@ -125,6 +125,22 @@ def test_a_thousand_regions_over_fifty_sources(tmp_path: Path, images: Path) -> 
     close(*fds.values())
     try:
         assert Model(end, declared).read(0, end) == os.pread(fd, end, 0)
+    finally:
+        os.close(fd)
+
+
+def test_the_kernel_reads_far_ahead_on_a_composed_file(images: Path) -> None:
+    """As on the mount itself: EROFS begins with 128 KiB, and leaves pages in small folios."""
+    before = readahead.names()
+    with tempfile.TemporaryFile() as source:
+        source.write(bytes(8192))
+        source.flush()
+        regions = RegionMap(8192, [Region(0, 8192, Kind.SOURCE, source="s", shift=0)])
+        fd = compose(regions, {"s": source.fileno()}, no_bytes, images)
+    try:
+        new = readahead.names() - before
+        assert [f"{readahead.READ_AHEAD_KIB}\n"] == [
+            (readahead.BDI / name / "read_ahead_kb").read_text() for name in new if name.startswith("erofs-")]
     finally:
         os.close(fd)
 

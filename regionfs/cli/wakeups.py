@@ -1,0 +1,71 @@
+"""How long it takes to wake a sleeping core, for who asks and who answers sleep on two of them.
+
+A request that the daemon serves waits for one or two such wake-ups. On a virtual machine whose idle cores
+sleep at once each costs 10 to 50 us, several times what the answer does; the mount's own `--poll` saves the
+daemon's, and nobody but the kernel can save the client's.
+"""
+
+from __future__ import annotations
+
+import os
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from regionfs.modes.choose import Ability
+
+SLOW = 10     # microseconds; a core of real hardware wakes within a few
+ROUNDS = 200  # there and back
+HALT_POLL = Path("/sys/module/haltpoll/parameters/guest_halt_poll_ns")  # Documentation/virt/guest-halt-polling.rst
+USUAL_HALT_POLL = 200_000  # the kernel's own default, ns
+
+_ECHO = f"""
+import os
+os.sched_setaffinity(0, [int({{}})])
+for _ in range({ROUNDS} + 1):
+    os.write(1, os.read(0, 1))
+"""
+
+
+def wake_ups() -> Ability:
+    """Measured between the first two cores that this process may use."""
+    here, *others = sorted(os.sched_getaffinity(0))
+    if not others:
+        return Ability(True, "one core: nobody is woken on another")
+    try:
+        took = _measure(here, others[0])
+    except (OSError, subprocess.SubprocessError) as error:
+        return Ability(False, f"not measured: {error}", "run it again")
+    said = f"a sleeping core wakes within {took:.0f} us"
+    if round(took) <= SLOW:
+        return Ability(True, said)
+    return Ability(False, f"{said}; each request waits for one or two", _remedy())
+
+
+def _remedy() -> str:
+    if HALT_POLL.exists() and int(HALT_POLL.read_text()) < USUAL_HALT_POLL:
+        return f"let idle cores wait awake a moment, the kernel's own default: echo {USUAL_HALT_POLL} > {HALT_POLL}"
+    return "keep idle cores from deep sleep: tuned-adm profile latency-performance, or cpupower idle-set -D 10"
+
+
+def _measure(here: int, there: int) -> float:
+    """Microseconds: half the median time to wake a process on core `there` and be woken by it. OSError."""
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, [here])
+    try:
+        with subprocess.Popen([sys.executable, "-S", "-c", _ECHO.format(there)], stdin=subprocess.PIPE,
+                              stdout=subprocess.PIPE, bufsize=0) as other:
+            assert other.stdin
+            assert other.stdout
+            times = []
+            for _ in range(ROUNDS + 1):
+                begun = time.perf_counter_ns()
+                other.stdin.write(b"?")
+                if not other.stdout.read(1):
+                    raise BrokenPipeError("the other side ended")
+                times.append(time.perf_counter_ns() - begun)
+            return statistics.median(times[1:]) / 2 / 1000  # the first waited for its start
+    finally:
+        os.sched_setaffinity(0, before)
