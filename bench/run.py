@@ -37,6 +37,7 @@ from bench.store import COARSE, FINE, PIECES, Store, trim, warm
 from bench.subjects import SUBJECTS, Subject
 from bench.tools import MissingError
 from bench.workloads import FILE_SIZE, SAME_CORE, WORKLOADS, Workload, run
+from regionfs.cli.wakeups import microseconds
 from tests.sweep import session_root, unmount_all
 
 RESULTS = Path(__file__).resolve().parent / "results"
@@ -71,7 +72,7 @@ def machine() -> dict[str, Any]:
              if line.startswith("model name")]
     return {
         "cpu": model[0] if model else platform.machine(), "cores": os.cpu_count(), "kernel": platform.release(),
-        "memory": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
+        "wake_up_us": microseconds(), "memory": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
         "python": platform.python_version(), "libfuse": libfuse_version(),
         "libfuse_newer": newer_version(), "fio": output("fio", "--version"),
         "read_ahead_kib": read_ahead(session_root()), "commit": output("git", "rev-parse", "--short", "HEAD"),

@@ -7,7 +7,7 @@ ratio of the median to the baseline's in the same run.
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -59,6 +59,12 @@ def cell(result: Result, workload: str, subject: str, unit: str) -> str:
     return amount(middle, unit) + spread + ("" if share is None or subject == baseline else f", **{share:.2f}**")
 
 
+def cores(machine: Mapping[str, Any]) -> str:
+    """How many of which, and how soon they wake: a request waits for that once or twice."""
+    woken = f", woken within {machine['wake_up_us']:.0f} us" if machine.get("wake_up_us") else ""
+    return f"{machine['cores']} cores of {machine['cpu']}{woken}"
+
+
 def markdown(result: Result) -> str:
     """A table for regionfs and one for the peers, with what they were measured on and who was missing."""
     here = result["machine"]
@@ -66,7 +72,7 @@ def markdown(result: Result) -> str:
     peers = [name for name in present if result["subjects"][name].get("family") == "peers"]
     newer = f" (in passthrough_hp with passthrough {here['libfuse_newer']})" if here.get("libfuse_newer") else ""
     lines = [
-        f"Linux {here['kernel']}, {here['cores']} cores of {here['cpu']}, libfuse {here['libfuse']}{newer}, "
+        f"Linux {here['kernel']}, {cores(here)}, libfuse {here['libfuse']}{newer}, "
         f"{here['fio']}, Python {here['python']}; {result['started'][:10]}, commit {here['commit']}. "
         f"Medians of {result['rounds']} interleaved runs ± half their range; "
         "bold: ratio of medians to the file itself.",

@@ -57,7 +57,7 @@ def markdown(result: Result) -> str:
     present = [name for name, entry in result["subjects"].items() if not entry["missing"]]
     loads = [run["load"] for run in result["runs"]]
     lines = [
-        f"Linux {here['kernel']}, {here['cores']} cores of {here['cpu']}, libfuse {here['libfuse']}, Python "
+        f"Linux {here['kernel']}, {table.cores(here)}, libfuse {here['libfuse']}, Python "
         f"{here['python']}; {result['started'][:10]}, commit {here['commit']}; load average {min(loads):.1f} to "
         f"{max(loads):.1f}. Median times of {result['rounds']} interleaved rounds ± half their range; bold: ratio to "
         "the plain tree's, less is better. First: on a new mount; again: the same once more.",

@@ -30,18 +30,23 @@ for _ in range({ROUNDS} + 1):
 
 
 def wake_ups() -> Ability:
-    """Measured between the first two cores that this process may use."""
-    here, *others = sorted(os.sched_getaffinity(0))
-    if not others:
-        return Ability(True, "one core: nobody is woken on another")
+    """Whether sleeping cores wake fast enough, and what would help."""
     try:
-        took = _measure(here, others[0])
+        took = microseconds()
     except (OSError, subprocess.SubprocessError) as error:
         return Ability(False, f"not measured: {error}", "run it again")
+    if took is None:
+        return Ability(True, "one core: nobody is woken on another")
     said = f"a sleeping core wakes within {took:.0f} us"
     if round(took) <= SLOW:
         return Ability(True, said)
     return Ability(False, f"{said}; each request waits for one or two", _remedy())
+
+
+def microseconds() -> float | None:
+    """To wake a process on another core: the first two that this process may use; None with one. OSError."""
+    here, *others = sorted(os.sched_getaffinity(0))
+    return _measure(here, others[0]) if others else None
 
 
 def _remedy() -> str:
