@@ -37,6 +37,7 @@ class Attributes(NamedTuple):
     nlink: int
     uid: int
     gid: int
+    keep: bool = True  # the kernel may keep it for a while
 
 
 class Changes(NamedTuple):
@@ -74,16 +75,18 @@ class AttributeReader:
 
     def _whole_attributes(self, node: FileNode, key: str) -> Attributes:
         """The source's own, less what the mount does not give: set-id bits, write bits of a ro file."""
-        found, spec = node.sources.status(key), node.spec
+        opens = node.told.opens
+        found, spec, keep = node.sources.status(key), node.spec, True
         mode, mtime, ctime = found.st_mode & (0o777 if spec.writable else 0o555), found.st_mtime_ns, found.st_ctime_ns
         size, blocks = found.st_size, found.st_blocks
         if stat.S_ISBLK(found.st_mode):
             size = node.sources.facts(key).size
             blocks = -(-size // 512)
-        elif node.shown != (facts := (size, mtime, ctime)):
-            node.shown = facts if node.shown is None else ()
+        else:
+            keep = node.told.keep((size, mtime, ctime), opens)
         return Attributes(node.ino, size, blocks, found.st_atime_ns, mtime, ctime,
-                          stat.S_IFREG | (mode if spec.mode is None else spec.mode), 1, found.st_uid, found.st_gid)
+                          stat.S_IFREG | (mode if spec.mode is None else spec.mode), 1, found.st_uid, found.st_gid,
+                          keep)
 
     def _allocated(self, node: FileNode, seen: list[SourceFacts]) -> int:
         """512-byte units with data; counted again when a source changed."""

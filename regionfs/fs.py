@@ -41,7 +41,7 @@ class Opened(NamedTuple):
     stamps: tuple[tuple[int, ...], ...]  # of the sources, as SourceFacts.stamp
     settled: bool     # a later change of a source shows in its stamp
     since: int        # ns, monotonic; the sources were looked at after this
-    news: bool        # what the kernel keeps of a `whole` file's size and times may be wrong: it has to forget
+    news: int | None  # the kernel may hold a wrong size of a `whole` file: it has to forget, then Told.forgotten(news)
 
 
 class FileSystem:
@@ -193,6 +193,7 @@ class FileSystem:
         if flags & _ACCESS_KINDS != os.O_RDONLY and not node.spec.writable:
             raise OSError(errno.EROFS, node.spec.path)
         since = time.monotonic_ns()
+        node.told.begin_open()
         try:
             seen = [*map(node.sources.look, node.spec.sources)]
         except (RegionfsError, OSError) as error:
@@ -207,10 +208,9 @@ class FileSystem:
         keep = node.cached == stamps
         if not keep:
             node.cached = None  # until what the kernel holds was dropped
-        news = node.shown is not None and self.attributes_hold(ino) and (
-            node.shown != (seen[0].size, seen[0].mtime_ns, seen[0].ctime_ns))
-        if news:
-            node.shown = None  # before the kernel forgets: it does not keep what it asked for earlier
+        news = None
+        if node.spec.whole is not None and self.attributes_hold(ino):
+            news = node.told.wrong((seen[0].size, seen[0].mtime_ns, seen[0].ctime_ns))
         return Opened(node.choice.mode, self._uncached(node), keep, stamps, settled, since, news)
 
     def fits_whole(self, node: FileNode, opened: Opened) -> bool:

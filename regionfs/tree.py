@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import stat
+import threading
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
@@ -39,6 +40,46 @@ class Counters:
         self.write_bytes += write_bytes
 
 
+_telling = threading.Lock()  # one for all files: it is held for a few instructions
+
+
+@dataclass(slots=True, eq=False)
+class Told:
+    """What stat(2) has told of a `whole` file's source: size and times that the kernel may still hold.
+
+    Answers and opens run in threads that overtake each other. Each answer is noted here before it is sent, and an
+    open begins before it looks at the source: so either the open finds the answer, or the answer is not kept.
+    """
+
+    facts: tuple[int, ...] | None = None  # in all answers since the kernel forgot: None without any, () if they differ
+    opens: int = 0    # that have begun
+    answers: int = 0  # that were noted
+
+    def keep(self, facts: tuple[int, ...], opens: int) -> bool:
+        """Note an answer; False when more than `opens` have begun since it was begun: the kernel must not keep it."""
+        with _telling:
+            if self.opens != opens:
+                return False
+            self.answers += 1
+            self.facts = facts if self.facts in (None, facts) else ()
+            return True
+
+    def begin_open(self) -> None:
+        """An open is about to look at the source."""
+        with _telling:
+            self.opens += 1
+
+    def wrong(self, facts: tuple[int, ...]) -> int | None:
+        """When the kernel may hold something else than these facts: for forgotten(), after it was told to forget."""
+        with _telling:
+            return None if self.facts in (None, facts) else self.answers
+
+    def forgotten(self, answers: int) -> None:
+        """The kernel let go of the first so many answers."""
+        with _telling:
+            self.facts = None if self.answers == answers else ()
+
+
 @dataclass(slots=True, eq=False)
 class FileNode:
     """A composite file in the tree, or one that an open handle keeps after the tree has let go of it."""
@@ -52,9 +93,7 @@ class FileNode:
     cached: object = None  # the stamps of its sources that the kernel's page cache was filled from
     filled: bool = False   # the kernel's page cache may hold bytes of it
     allocated: tuple[object, int] | None = None  # (facts of its sources, 512-byte units with data)
-    #: size and times of a `whole` file's source in all answers to stat since an open found them changed: None when
-    #: there was none, () when they differ, for nobody knows which one the kernel has kept
-    shown: tuple[int, ...] | None = None
+    told: Told = field(default_factory=Told)
     trouble: str = ""      # the log line its last failed open wrote; said once
 
     def fill(self, stamps: object) -> None:
@@ -108,7 +147,7 @@ class Tree:
         """Give a file another inode number; open handles keep the old one. Returns its new node."""
         generation = node.generation + 1
         ino = self._inode(node.spec.path, generation)
-        new = replace(node, ino=ino, generation=generation, cached=None, filled=False)
+        new = replace(node, ino=ino, generation=generation, cached=None, filled=False, told=Told())
         self._add(new)
         self._retired.add(node.ino)
         return new

@@ -108,8 +108,9 @@ class Handlers:
         body, ino = cast(OpenIn, request.body), request.header.nodeid
         node = self._fs.file(ino)
         opened = self._fs.open(ino, body.flags)
-        if opened.news:
+        if opened.news is not None:
             self._drop(ino)
+            node.told.forgotten(opened.news)
         if self._iomap is not None and self._iomap.serves(ino):
             node.counters.opens[Mode.IOMAP] += 1
             return codec.pack(OpenOut(0, 0))
@@ -212,17 +213,17 @@ class Handlers:
 
     def _entry(self, found: Attributes) -> bytes:
         ino = found.ino
-        return _ENTRY.pack(ino, 0, ENTRY_SECONDS, self._attr_seconds(ino), 0, 0, *_attr(found, self._inode_flags(ino)))
+        return _ENTRY.pack(ino, 0, ENTRY_SECONDS, self._attr_seconds(found), 0, 0,
+                           *_attr(found, self._inode_flags(ino)))
 
     def _attr_out(self, found: Attributes) -> bytes:
-        ino = found.ino
-        return _ATTR_OUT.pack(self._attr_seconds(ino), 0, *_attr(found, self._inode_flags(ino)))
+        return _ATTR_OUT.pack(self._attr_seconds(found), 0, *_attr(found, self._inode_flags(found.ino)))
 
     def _inode_flags(self, ino: int) -> int:
         return self._iomap.inode_flags(ino) if self._iomap is not None else 0
 
-    def _attr_seconds(self, ino: int) -> int:
-        return ATTR_SECONDS if self._fs.attributes_hold(ino) else 0
+    def _attr_seconds(self, found: Attributes) -> int:
+        return ATTR_SECONDS if found.keep and self._fs.attributes_hold(found.ino) else 0
 
 
 def written_range(request: Request, size: int) -> tuple[int, int] | None:
@@ -288,6 +289,6 @@ def _bare(ino: int, mode: int) -> Attributes:
 
 def _attr(found: Attributes, flags: int = 0) -> tuple[int, ...]:
     """The fields of an Attr, as they lie in a packed EntryOut or AttrOut: the names would cost as much as all else."""
-    ino, size, blocks, atime, mtime, ctime, mode, nlink, uid, gid = found
+    ino, size, blocks, atime, mtime, ctime, mode, nlink, uid, gid, _ = found
     return (ino, size, blocks, atime // 10**9 % 2**64, mtime // 10**9 % 2**64, ctime // 10**9 % 2**64,
             atime % 10**9, mtime % 10**9, ctime % 10**9, mode, nlink, uid, gid, 0, BLOCK, flags)

@@ -75,7 +75,7 @@ class Server:
         if resume:
             for node in self._fs.tree.nodes.values():
                 if isinstance(node, FileNode):
-                    node.filled, node.shown = True, ()
+                    node.filled, node.told.facts = True, ()
             if self.iomap is not None:
                 self.iomap.configure(resumed=True)
             else:

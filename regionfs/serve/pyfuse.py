@@ -7,8 +7,12 @@ README's table of engines. Handles are inode numbers: they carry no state.
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import os
+import signal
+import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, NoReturn, TypeVar, cast
@@ -28,16 +32,43 @@ T = TypeVar("T")
 
 
 def mount(fs: FileSystem, mountpoint: str, options: set[str]) -> None:
-    """Mount through libfuse; run() then serves. `options` are words of libfuse's -o."""
+    """Mount through libfuse; run() then serves. In the main thread. `options` are words of libfuse's -o."""
+    signal.signal(signal.SIGALRM, lambda number, frame: None)  # see _nudged
     pyfuse3.init(Operations(fs), mountpoint, options)
 
 
 def run() -> None:
     """Serve until the mount is gone; in any thread."""
     try:
-        trio.run(pyfuse3.main)
+        with _nudged():
+            trio.run(pyfuse3.main)
     finally:
         pyfuse3.close(unmount=False)
+
+
+@contextmanager
+def _nudged() -> Iterator[None]:
+    """SIGALRM to the calling thread, every second.
+
+    pyfuse3 3.5 reads the device with the interpreter's lock held, after poll(2) said that something is there. When
+    that has vanished meanwhile, for its caller was killed, it would wait for the next request and all threads with
+    it. A signal ends the read with EINTR, and pyfuse3 polls again.
+    """
+    class Event(ctypes.Structure):  # struct sigevent, timer_create(2)
+        _fields_ = (("value", ctypes.c_void_p), ("number", ctypes.c_int), ("notify", ctypes.c_int),
+                    ("thread", ctypes.c_int), ("padding", ctypes.c_char * 44))
+
+    thread_id = 4  # SIGEV_THREAD_ID, asm-generic/siginfo.h
+    libc, timer = ctypes.CDLL(None, use_errno=True), ctypes.c_void_p()
+    event = Event(None, signal.SIGALRM, thread_id, threading.get_native_id(), b"")
+    every_second = (ctypes.c_long * 4)(1, 0, 1, 0)  # struct itimerspec
+    if (libc.timer_create(time.CLOCK_MONOTONIC, ctypes.byref(event), ctypes.byref(timer))
+            or libc.timer_settime(timer, 0, every_second, None)):
+        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
+    try:
+        yield
+    finally:
+        libc.timer_delete(timer)
 
 
 class Operations(pyfuse3.Operations):
@@ -86,8 +117,10 @@ class Operations(pyfuse3.Operations):
         with _errors():
             opened = await _in_thread(lambda: self._fs.open(ino, flags))
             node = self._fs.file(ino)
-            if opened.news or (node.filled and not opened.keep_cache):
+            if opened.news is not None or (node.filled and not opened.keep_cache):
                 await trio.to_thread.run_sync(_invalidate, ino)
+            if opened.news is not None:
+                node.told.forgotten(opened.news)
             if not opened.keep_cache:
                 node.fill(opened.stamps if opened.settled else None)
             if flags & os.O_TRUNC:  # libfuse negotiates it: no SETATTR follows
@@ -191,7 +224,7 @@ class Operations(pyfuse3.Operations):
         entry.st_size, entry.st_blocks, entry.st_blksize = found.size, found.blocks, PAGE
         entry.st_atime_ns, entry.st_mtime_ns, entry.st_ctime_ns = found.atime, found.mtime, found.ctime
         entry.generation, entry.entry_timeout = 0, ENTRY_SECONDS
-        entry.attr_timeout = ATTR_SECONDS if self._fs.attributes_hold(found.ino) else 0
+        entry.attr_timeout = ATTR_SECONDS if found.keep and self._fs.attributes_hold(found.ino) else 0
         return entry
 
 

@@ -6,6 +6,8 @@ import errno
 import os
 import select
 import subprocess
+import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
@@ -172,6 +174,25 @@ def test_lazy_umount_with_an_open_file(world: World) -> None:
         assert (0, "", False) == (done.returncode, done.stderr, world.mount.mounted)
         assert (b"H", 1) == (os.pread(fd, 1, 0), os.pwrite(fd, b"x", 3 * PAGE))
     assert b"x" == world.source("a.img")[:1]
+
+
+ASKS = "import os, sys\nwhile True: os.stat(sys.argv[1]), os.statvfs(sys.argv[1])"
+
+
+@pytest.mark.timeout(120)
+def test_callers_that_are_killed_stop_nobody(mount: Callable[..., Mount], tmp_path: Path) -> None:
+    """A request that vanishes before it is read is not waited for."""
+    (tmp_path / "s.img").write_bytes(b"s")
+    with mount({"f": {"whole": "s.img"}}) as at:
+        for _ in range(15):
+            callers = [subprocess.Popen([sys.executable, "-c", ASKS, at.path / "f"]) for _ in range(4)]
+            time.sleep(0.2)
+            for caller in callers:
+                caller.kill()
+                caller.wait()
+            begun = time.monotonic()
+            assert at.status()
+            assert time.monotonic() - begun < 10
 
 
 def test_the_daemon_killed_leaves_enotconn(world: World) -> None:

@@ -1,0 +1,66 @@
+"""What is kept beside a file's node."""
+
+from __future__ import annotations
+
+from regionfs.tree import Told
+
+OLD, NEW = (1, 10, 10), (2, 20, 20)
+
+
+def test_an_open_finds_an_answer_that_was_noted_before() -> None:
+    """And nothing after the kernel forgot it."""
+    told = Told()
+    assert told.keep(OLD, told.opens)
+    told.begin_open()
+    assert told.wrong(OLD) is None
+    answers = told.wrong(NEW)
+    assert answers is not None
+    told.forgotten(answers)
+    assert told.wrong(OLD) is None
+    assert told.wrong(NEW) is None
+
+
+def test_an_answer_that_an_open_overtook_is_not_kept() -> None:
+    """Its facts are from before; the open could not know of it."""
+    told = Told()
+    begun = told.opens
+    told.begin_open()
+    assert told.wrong(NEW) is None
+    assert not told.keep(OLD, begun)
+    assert told.keep(NEW, told.opens)
+    assert told.wrong(NEW) is None
+
+
+def test_an_open_beside_one_that_makes_the_kernel_forget_does_so_too() -> None:
+    """Whoever is answered first: the kernel has forgotten by then."""
+    told = Told()
+    assert told.keep(OLD, told.opens)
+    told.begin_open()
+    first = told.wrong(NEW)
+    told.begin_open()
+    second = told.wrong(NEW)
+    assert first is not None
+    assert second is not None
+    told.forgotten(first)
+    told.forgotten(second)
+    assert told.wrong(NEW) is None
+
+
+def test_answers_while_the_kernel_forgets_are_not_taken_for_forgotten() -> None:
+    """Which ones it kept is not known: the next open makes it forget again."""
+    told = Told()
+    assert told.keep(OLD, told.opens)
+    answers = told.wrong(NEW)
+    assert answers is not None
+    assert told.keep(NEW, told.opens)
+    told.forgotten(answers)
+    assert told.wrong(NEW) is not None
+
+
+def test_answers_that_differ_agree_with_nothing() -> None:
+    """The kernel has kept one of them."""
+    told = Told()
+    assert told.keep(OLD, told.opens)
+    assert told.keep(NEW, told.opens)
+    assert told.wrong(OLD) is not None
+    assert told.wrong(NEW) is not None
