@@ -25,7 +25,10 @@ _LEAST = 70              # bytes of a region as JSON, at least
 
 
 class Attributes(NamedTuple):
-    """struct stat, as far as a composite file has one; times in ns, `blocks` in 512-byte units."""
+    """struct stat, as far as a composite file has one; times in ns, `blocks` in 512-byte units.
+
+    And whether the kernel may `keep` it for a while.
+    """
 
     ino: int
     size: int
@@ -37,7 +40,7 @@ class Attributes(NamedTuple):
     nlink: int
     uid: int
     gid: int
-    keep: bool = True  # the kernel may keep it for a while
+    keep: bool = True
 
 
 class Changes(NamedTuple):
@@ -59,13 +62,13 @@ class AttributeReader:
         self._time = time
         self._uid, self._gid = os.getuid(), os.getgid()
 
-    def read(self, node: Node) -> Attributes:
-        """What stat(2) shows of a node."""
+    def read(self, node: Node, *, keep: bool) -> Attributes:
+        """What stat(2) shows of a node; `keep`: the kernel may keep it, unless an open comes in between."""
         if isinstance(node, Directory):
             return Attributes(node.ino, 0, 0, self._time, self._time, self._time, stat.S_IFDIR | 0o555, node.links,
                               self._uid, self._gid)
         if node.spec.whole is not None:
-            return self._whole_attributes(node, node.spec.whole)
+            return self._whole_attributes(node, node.spec.whole, keep=keep)
         assert node.spec.regions is not None
         seen = [_last_seen(node.sources, key) for key in node.spec.sources]
         mtime = max((found.mtime_ns for found in seen), default=self._time)
@@ -73,17 +76,17 @@ class AttributeReader:
         return Attributes(node.ino, node.spec.regions.size, self._allocated(node, seen), mtime, mtime, ctime,
                           stat.S_IFREG | node.spec.permissions, 1, self._uid, self._gid)
 
-    def _whole_attributes(self, node: FileNode, key: str) -> Attributes:
+    def _whole_attributes(self, node: FileNode, key: str, *, keep: bool) -> Attributes:
         """The source's own, less what the mount does not give: set-id bits, write bits of a ro file."""
         opens = node.told.opens
-        found, spec, keep = node.sources.status(key), node.spec, True
+        found, spec = node.sources.status(key), node.spec
         mode, mtime, ctime = found.st_mode & (0o777 if spec.writable else 0o555), found.st_mtime_ns, found.st_ctime_ns
         size, blocks = found.st_size, found.st_blocks
         if stat.S_ISBLK(found.st_mode):
             size = node.sources.facts(key).size
             blocks = -(-size // 512)
         else:
-            keep = node.told.keep((size, mtime, ctime), opens)
+            keep = keep and node.told.keep((size, mtime, ctime), opens)
         return Attributes(node.ino, size, blocks, found.st_atime_ns, mtime, ctime,
                           stat.S_IFREG | (mode if spec.mode is None else spec.mode), 1, found.st_uid, found.st_gid,
                           keep)

@@ -41,7 +41,7 @@ class Opened(NamedTuple):
     stamps: tuple[tuple[int, ...], ...]  # of the sources, as SourceFacts.stamp
     settled: bool     # a later change of a source shows in its stamp
     since: int        # ns, monotonic; the sources were looked at after this
-    news: int | None  # the kernel may hold a wrong size of a `whole` file: it has to forget, then Told.forgotten(news)
+    news: int | None  # the kernel may hold a wrong size or time: it has to forget them, then Told.forgotten(news)
 
 
 class FileSystem:
@@ -101,7 +101,7 @@ class FileSystem:
         child = self._directory(parent).children.get(name)
         if child is None:
             raise OSError(errno.ENOENT, os.fsdecode(name))
-        return self._attributes.read(child)
+        return self._shown(child)
 
     def readdir(self, ino: int) -> list[tuple[bytes, int, int]]:
         """(name, inode, type bits) of a directory's entries in a stable order, without "." and ".."."""
@@ -115,23 +115,25 @@ class FileSystem:
 
     def getattr(self, ino: int) -> Attributes:
         """What stat(2) shows."""
-        return self._attributes.read(self._node(ino))
+        return self._shown(self._node(ino))
+
+    def _shown(self, node: Node) -> Attributes:
+        # asked before it is read: a reload may change it meanwhile
+        return self._attributes.read(node, keep=not self._follows(node))
 
     def size(self, node: FileNode) -> int:
         """Bytes in a file now."""
         return self._attributes.size(node)
 
-    def attributes_hold(self, ino: int) -> bool:
-        """False for a `whole` file whose source this mount may write: what stat(2) shows has to follow at once.
-
-        True when it is soon enough to see other people's changes at the next open, or some time after.
-        """
-        node = self.tree.nodes.get(ino)
-        return not (isinstance(node, FileNode) and node.spec.whole is not None and self.is_written(node))
-
     def followers(self) -> list[int]:
-        """The inodes for which attributes_hold() is false."""
-        return [ino for ino in list(self.tree.nodes) if not self.attributes_hold(ino)]
+        """Inodes of `whole` files whose source this mount may write: what stat(2) shows of them has to follow at once.
+
+        Of all others it is soon enough to see other people's changes at the next open, or some time after.
+        """
+        return [node.ino for node in list(self.tree.nodes.values()) if self._follows(node)]
+
+    def _follows(self, node: Node) -> bool:
+        return isinstance(node, FileNode) and node.spec.whole is not None and self.is_written(node)
 
     def setattr(self, ino: int, changes: Changes) -> Attributes:
         """Change a `whole` rw file's source. Elsewhere EPERM, but for a truncate to the present size."""
@@ -153,7 +155,7 @@ class FileSystem:
             found = os.fstat(fd)
             os.utime(fd, ns=(found.st_atime_ns if changes.atime is None else changes.atime,
                              found.st_mtime_ns if changes.mtime is None else changes.mtime))
-        return self._attributes.read(node)
+        return self._attributes.read(node, keep=False)
 
     def getxattr(self, ino: int, name: bytes) -> bytes:
         """One extended attribute. ENODATA when the file has none of that name."""
@@ -192,7 +194,7 @@ class FileSystem:
         node = self.file(ino)
         if flags & _ACCESS_KINDS != os.O_RDONLY and not node.spec.writable:
             raise OSError(errno.EROFS, node.spec.path)
-        since = time.monotonic_ns()
+        since, before = time.monotonic_ns(), node.cached
         node.told.begin_open()
         try:
             seen = [*map(node.sources.look, node.spec.sources)]
@@ -205,11 +207,12 @@ class FileSystem:
         stamps = tuple([found.stamp for found in seen])
         limit = time.time_ns() - SETTLED_NS
         settled = False not in [found.settled(limit) for found in seen]
-        keep = node.cached == stamps
+        # filled before this open began: the loop answers opens after one that keeps, and asks nothing of `told`
+        keep = before == stamps == node.cached
         if not keep:
             node.cached = None  # until what the kernel holds was dropped
         news = None
-        if node.spec.whole is not None and self.attributes_hold(ino):
+        if node.spec.whole is not None:
             news = node.told.wrong((seen[0].size, seen[0].mtime_ns, seen[0].ctime_ns))
         return Opened(node.choice.mode, self._uncached(node), keep, stamps, settled, since, news)
 
@@ -389,7 +392,7 @@ class FileSystem:
         owner = (changes.mode, changes.uid, changes.gid)
         if changes.size is None or changes.size != self._attributes.size(node) or owner != (None, None, None):
             raise OSError(errno.EPERM, f"{node.spec.path}: the manifest fixes its size and attributes")
-        return self._attributes.read(node)
+        return self._attributes.read(node, keep=False)  # kernels before 6.16 ask not what came in between
 
 
 def _fd(node: FileNode, key: str) -> int:

@@ -56,13 +56,17 @@ class Told:
     answers: int = 0  # that were noted
 
     def keep(self, facts: tuple[int, ...], opens: int) -> bool:
-        """Note an answer; False when more than `opens` have begun since it was begun: the kernel must not keep it."""
+        """Note an answer; False when any open began since `opens` was read, before the source: it must not be kept."""
         with _telling:
             if self.opens != opens:
                 return False
             self.answers += 1
             self.facts = facts if self.facts in (None, facts) else ()
             return True
+
+    def unknown(self) -> None:
+        """Another server gave the answers."""
+        self.facts = ()
 
     def begin_open(self) -> None:
         """An open is about to look at the source."""

@@ -7,7 +7,9 @@ daemon's, and nobody but the kernel can save the client's.
 
 from __future__ import annotations
 
+import contextlib
 import os
+import select
 import statistics
 import subprocess
 import sys
@@ -18,6 +20,8 @@ from regionfs.modes.choose import Ability
 
 SLOW = 10     # microseconds; a core of real hardware wakes within a few
 ROUNDS = 200  # there and back
+PATIENCE = 5  # seconds for one of them
+CPUIDLE = Path("/sys/devices/system/cpu/cpuidle/current_driver")
 HALT_POLL = Path("/sys/module/haltpoll/parameters/guest_halt_poll_ns")  # Documentation/virt/guest-halt-polling.rst
 USUAL_HALT_POLL = 200_000  # the kernel's own default, ns
 
@@ -50,27 +54,40 @@ def microseconds() -> float | None:
 
 
 def _remedy() -> str:
-    if HALT_POLL.exists() and int(HALT_POLL.read_text()) < USUAL_HALT_POLL:
-        return f"let idle cores wait awake a moment, the kernel's own default: echo {USUAL_HALT_POLL} > {HALT_POLL}"
-    return "keep idle cores from deep sleep: tuned-adm profile latency-performance, or cpupower idle-set -D 10"
+    with contextlib.suppress(OSError, ValueError):
+        if CPUIDLE.read_text().strip() == "haltpoll" and int(HALT_POLL.read_text()) < USUAL_HALT_POLL:
+            return f"let idle cores wait awake a moment, the kernel's own default: echo {USUAL_HALT_POLL} > {HALT_POLL}"
+    return ("keep idle cores from deep sleep: tuned-adm profile latency-performance, or cpupower idle-set -D 10; "
+            "in a virtual machine: modprobe cpuidle-haltpoll")
 
 
 def _measure(here: int, there: int) -> float:
-    """Microseconds: half the median time to wake a process on core `there` and be woken by it. OSError."""
+    """Microseconds: half the median time to wake a process on core `there` and be woken by it.
+
+    OSError, and TimeoutExpired where it does not answer.
+    """
     before = os.sched_getaffinity(0)
     os.sched_setaffinity(0, [here])
     try:
         with subprocess.Popen([sys.executable, "-S", "-c", _ECHO.format(there)], stdin=subprocess.PIPE,
-                              stdout=subprocess.PIPE, bufsize=0) as other:
-            assert other.stdin
-            assert other.stdout
-            times = []
-            for _ in range(ROUNDS + 1):
-                begun = time.perf_counter_ns()
-                other.stdin.write(b"?")
-                if not other.stdout.read(1):
-                    raise BrokenPipeError("the other side ended")
-                times.append(time.perf_counter_ns() - begun)
-            return statistics.median(times[1:]) / 2 / 1000  # the first waited for its start
+                              stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, bufsize=0) as other:
+            try:
+                times = [_ask(other) for _ in range(ROUNDS + 1)]
+            finally:
+                other.kill()
+        return statistics.median(times[1:]) / 2 / 1000  # the first waited for its start
     finally:
         os.sched_setaffinity(0, before)
+
+
+def _ask(other: subprocess.Popen[bytes]) -> int:
+    """Nanoseconds until it answers."""
+    assert other.stdin
+    assert other.stdout
+    begun = time.perf_counter_ns()
+    other.stdin.write(b"?")
+    if not select.select([other.stdout], [], [], PATIENCE)[0]:
+        raise subprocess.TimeoutExpired("the other side", PATIENCE)
+    if not other.stdout.read(1):
+        raise BrokenPipeError("the other side ended")
+    return time.perf_counter_ns() - begun

@@ -17,6 +17,7 @@ import ctypes
 import errno
 import os
 import tempfile
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -38,6 +39,7 @@ _LOG_LINE = 4096                     # bytes; one message of a file system conte
 _DIRECTORIES = (Path("/var/tmp"), Path("/var/lib"))  # where an unnamed image may lie, after TMPDIR
 
 _libc = ctypes.CDLL(None, use_errno=True)
+_mounting = threading.Lock()  # so that what is new is its own
 
 
 class ComposeError(MountError):
@@ -152,10 +154,11 @@ def _open_inside(image: int, devices: Sequence[int]) -> int:
 
 def mount(image: int, devices: Sequence[int]) -> int:
     """A descriptor of a detached mount of the EROFS image open as `image`. Raises ComposeError."""
-    before = readahead.names()
-    mounted = _mount(image, devices)
-    new = [name for name in readahead.names() - before if name.startswith("erofs-")]
-    if len(new) == 1:  # nothing else says which is whose, and others' are not ours to turn
+    with _mounting:
+        before = readahead.names()
+        mounted = _mount(image, devices)
+        new = [name for name in readahead.names() - before if name.startswith("erofs-")]
+    if len(new) == 1:  # else another process mounted one too, and nothing says which is whose
         readahead.raise_of(new[0])
     return mounted
 

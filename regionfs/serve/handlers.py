@@ -56,9 +56,12 @@ class Handlers:
     """The table of opcodes over one file system."""
 
     def __init__(self, fs: FileSystem, backings: Backings, drop: Callable[[int], None],
-                 iomap: IomapSession | None = None) -> None:
-        """`drop` makes the kernel forget an inode's pages; `iomap` where the kernel speaks it on this connection."""
-        self._drop = drop
+                 forget: Callable[[int], None], iomap: IomapSession | None = None) -> None:
+        """`drop` makes the kernel forget an inode's pages, `forget` what stat(2) shows of it.
+
+        `iomap` where the kernel speaks it on this connection.
+        """
+        self._drop, self._forget = drop, forget
         self._fs = fs
         self._backings = backings
         self._iomap = iomap
@@ -109,7 +112,7 @@ class Handlers:
         node = self._fs.file(ino)
         opened = self._fs.open(ino, body.flags)
         if opened.news is not None:
-            self._drop(ino)
+            self._forget(ino)
             node.told.forgotten(opened.news)
         if self._iomap is not None and self._iomap.serves(ino):
             node.counters.opens[Mode.IOMAP] += 1
@@ -213,17 +216,17 @@ class Handlers:
 
     def _entry(self, found: Attributes) -> bytes:
         ino = found.ino
-        return _ENTRY.pack(ino, 0, ENTRY_SECONDS, self._attr_seconds(found), 0, 0,
-                           *_attr(found, self._inode_flags(ino)))
+        return _ENTRY.pack(ino, 0, ENTRY_SECONDS, _attr_seconds(found), 0, 0, *_attr(found, self._inode_flags(ino)))
 
     def _attr_out(self, found: Attributes) -> bytes:
-        return _ATTR_OUT.pack(self._attr_seconds(found), 0, *_attr(found, self._inode_flags(found.ino)))
+        return _ATTR_OUT.pack(_attr_seconds(found), 0, *_attr(found, self._inode_flags(found.ino)))
 
     def _inode_flags(self, ino: int) -> int:
         return self._iomap.inode_flags(ino) if self._iomap is not None else 0
 
-    def _attr_seconds(self, found: Attributes) -> int:
-        return ATTR_SECONDS if found.keep and self._fs.attributes_hold(found.ino) else 0
+
+def _attr_seconds(found: Attributes) -> int:
+    return ATTR_SECONDS if found.keep else 0
 
 
 def written_range(request: Request, size: int) -> tuple[int, int] | None:

@@ -61,7 +61,8 @@ class Server:
         self._backings = Backings(fs, registry, ledger)
         send = partial(device.send, fd)
         self.iomap = IomapSession(fs, registry, send, before_first) if negotiated.iomap else None
-        self._handlers = Handlers(fs, self._backings, lambda ino: self._drop([Span(ino, 0, 0)]), self.iomap)
+        self._handlers = Handlers(fs, self._backings, lambda ino: self._drop([Span(ino, 0, 0)]),
+                                  self._forget_at_open, self.iomap)
         self._relay = Relay(self._lead)
         self._late = Late()
         self._fast = FastPath(fs, fd, poll)
@@ -73,9 +74,10 @@ class Server:
         With `resume` another server died on this connection: what it left unanswered comes again.
         """
         if resume:
-            for node in self._fs.tree.nodes.values():
+            for node in list(self._fs.tree.nodes.values()):
                 if isinstance(node, FileNode):
-                    node.filled, node.told.facts = True, ()
+                    node.filled = True
+                    node.told.unknown()
             if self.iomap is not None:
                 self.iomap.configure(resumed=True)
             else:
@@ -256,6 +258,10 @@ class Server:
             self._relay.step_down()
             for ino, offset, length in spans:
                 self.invalidate(ino, offset, length)
+
+    def _forget_at_open(self, ino: int) -> None:
+        self._relay.step_down()
+        self.forget_attributes(ino)
 
     @staticmethod
     def _failure(unique: int, error: OSError | RegionfsError) -> bytes:

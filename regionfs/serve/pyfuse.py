@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ctypes
 import errno
+import logging
 import os
 import signal
 import threading
@@ -26,6 +27,8 @@ from regionfs.execute import NOWAIT
 from regionfs.fs import FileSystem
 from regionfs.modes.choose import Mode
 from regionfs.serve.handlers import ATTR_SECONDS, ENTRY_SECONDS, NAME_MAX
+
+log = logging.getLogger("regionfs")
 
 PAGE = 4096
 T = TypeVar("T")
@@ -54,18 +57,22 @@ def _nudged() -> Iterator[None]:
     that has vanished meanwhile, for its caller was killed, it would wait for the next request and all threads with
     it. A signal ends the read with EINTR, and pyfuse3 polls again.
     """
-    class Event(ctypes.Structure):  # struct sigevent, timer_create(2)
+    class Event(ctypes.Structure):  # struct sigevent, 64 bytes; timer_create(2)
         _fields_ = (("value", ctypes.c_void_p), ("number", ctypes.c_int), ("notify", ctypes.c_int),
-                    ("thread", ctypes.c_int), ("padding", ctypes.c_char * 44))
+                    ("thread", ctypes.c_int), ("padding", ctypes.c_char * (52 - ctypes.sizeof(ctypes.c_void_p))))
 
     thread_id = 4  # SIGEV_THREAD_ID, asm-generic/siginfo.h
-    libc, timer = ctypes.CDLL(None, use_errno=True), ctypes.c_void_p()
     event = Event(None, signal.SIGALRM, thread_id, threading.get_native_id(), b"")
     every_second = (ctypes.c_long * 4)(1, 0, 1, 0)  # struct itimerspec
-    if (libc.timer_create(time.CLOCK_MONOTONIC, ctypes.byref(event), ctypes.byref(timer))
-            or libc.timer_settime(timer, 0, every_second, None)):
-        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
+    libc, timer = ctypes.CDLL(None, use_errno=True), ctypes.c_void_p()
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGALRM})
+    if libc.timer_create(time.CLOCK_MONOTONIC, ctypes.byref(event), ctypes.byref(timer)):
+        log.warning("no timer (%s): a caller that is killed may stop the mount until somebody else asks",
+                    os.strerror(ctypes.get_errno()))
+        yield
+        return
     try:
+        libc.timer_settime(timer, 0, every_second, None)
         yield
     finally:
         libc.timer_delete(timer)
@@ -117,10 +124,11 @@ class Operations(pyfuse3.Operations):
         with _errors():
             opened = await _in_thread(lambda: self._fs.open(ino, flags))
             node = self._fs.file(ino)
-            if opened.news is not None or (node.filled and not opened.keep_cache):
-                await trio.to_thread.run_sync(_invalidate, ino)
             if opened.news is not None:
+                await trio.to_thread.run_sync(_invalidate, ino, True)
                 node.told.forgotten(opened.news)
+            if node.filled and not opened.keep_cache:
+                await trio.to_thread.run_sync(_invalidate, ino)
             if not opened.keep_cache:
                 node.fill(opened.stamps if opened.settled else None)
             if flags & os.O_TRUNC:  # libfuse negotiates it: no SETATTR follows
@@ -224,13 +232,13 @@ class Operations(pyfuse3.Operations):
         entry.st_size, entry.st_blocks, entry.st_blksize = found.size, found.blocks, PAGE
         entry.st_atime_ns, entry.st_mtime_ns, entry.st_ctime_ns = found.atime, found.mtime, found.ctime
         entry.generation, entry.entry_timeout = 0, ENTRY_SECONDS
-        entry.attr_timeout = ATTR_SECONDS if found.keep and self._fs.attributes_hold(found.ino) else 0
+        entry.attr_timeout = ATTR_SECONDS if found.keep else 0
         return entry
 
 
-def _invalidate(ino: int) -> None:
+def _invalidate(ino: int, attr_only: bool = False) -> None:
     try:
-        pyfuse3.invalidate_inode(ino, attr_only=False)
+        pyfuse3.invalidate_inode(ino, attr_only=attr_only)
     except OSError as error:
         if error.errno != errno.ENOENT:  # the kernel holds nothing of it
             raise

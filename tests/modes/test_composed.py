@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import gc
 import mmap
 import os
 import stat
@@ -49,6 +50,7 @@ def images(tmp_path: Path) -> Path:
 @pytest.fixture(autouse=True)
 def nothing_is_left(images: Path) -> Iterator[None]:
     """No descriptor, mount or image stays behind, however a test ends."""
+    gc.collect()  # what tests before left to be collected
     before = descriptors()
     yield
     assert before == descriptors()

@@ -34,7 +34,8 @@ def test_an_open_while_another_one_drops_the_cache(tmp_path: Path) -> None:
             if len(dropped) == 1:  # the kernel has not answered yet, and another process opens the file
                 meanwhile.append(flags())
 
-        handlers = Handlers(world.fs, Backings(world.fs, device.Registry(-1), Ledger(tmp_path / "ledger")), drop)
+        backings = Backings(world.fs, device.Registry(-1), Ledger(tmp_path / "ledger"))
+        handlers = Handlers(world.fs, backings, drop, lambda ino: None)
 
         def flags() -> int:
             message = open_request(world.ino("a.img"), os.O_RDONLY)

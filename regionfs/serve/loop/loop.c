@@ -3,7 +3,7 @@
  *
  * serve() answers those requests that are plain sailing: a READ whose bytes all lie in known maps and in the page cache,
  * a WRITE into rw regions, an OPEN that finds the sources unchanged. Every other one it returns to its caller, and so it
- * does whenever anything goes otherwise than planned; the caller then does all of it again. Both are idempotent, so there
+ * does whenever anything goes otherwise than planned; the caller then does all of it again. All are idempotent, so there
  * is one place, in Python, that knows what an error means. The maps are learned from the caller: see table.h.
  *
  * Layouts: linux/fuse.h, fuse_in_header and fuse_read_in or fuse_write_in (both 40 bytes), fuse_out_header.
