@@ -1,7 +1,7 @@
 """The benchmark: every workload on every subject that takes part in it, interleaved, the raw figures into a JSON file.
 
     python -m bench.run [--quick] [--rounds N] [--seconds S] [--minutes M] [--subject NAME]... [--workload TEXT]...
-                        [--out FILE]
+                        [--as-is] [--out FILE]
 
 All subjects stay mounted during the run. A round goes through the workloads, and for each through the
 subjects, beginning with another one each time; noise that comes and goes meets all of them alike.
@@ -31,7 +31,7 @@ from rich.progress import Progress
 
 from bench import table
 from bench.peers import libfuse_version, newer_version
-from bench.placement import cores, pinned
+from bench.placement import cores, halt_poll, pinned, usual_idling
 from bench.servers import View
 from bench.store import COARSE, FINE, PIECES, Store, trim, warm
 from bench.subjects import SUBJECTS, Subject
@@ -57,6 +57,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--minutes", type=float, default=15.5, help="no round begins that would not end within")
     parser.add_argument("--subject", action="append", help="only this one (and the file); may be repeated")
     parser.add_argument("--workload", action="append", help="only names that contain this; may be repeated")
+    parser.add_argument("--as-is", action="store_true", help="idle cores sleep as soon as this machine has them do")
     parser.add_argument("--out", type=Path)
     parsed = parser.parse_args()
     parsed.rounds = parsed.rounds or (1 if parsed.quick else 5)
@@ -72,7 +73,8 @@ def machine() -> dict[str, Any]:
              if line.startswith("model name")]
     return {
         "cpu": model[0] if model else platform.machine(), "cores": os.cpu_count(), "kernel": platform.release(),
-        "wake_up_us": microseconds(), "memory": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
+        "wake_up_us": microseconds(), "halt_poll_ns": halt_poll(),
+        "memory": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
         "python": platform.python_version(), "libfuse": libfuse_version(),
         "libfuse_newer": newer_version(), "fio": output("fio", "--version"),
         "read_ahead_kib": read_ahead(session_root()), "commit": output("git", "rev-parse", "--short", "HEAD"),
@@ -287,7 +289,8 @@ def main() -> None:
     with contextlib.ExitStack() as stack:
         made = stack.enter_context(stores())
         views = start_all(subjects, made, stack, result["subjects"])
-        result["machine"] = machine()
+        before = None if options.as_is else stack.enter_context(usual_idling())
+        result["machine"] = {**machine(), "halt_poll_ns_before": before}
         measure_all(options, result, views, made["disk"])
     options.out.parent.mkdir(parents=True, exist_ok=True)
     options.out.write_text(json.dumps(result, indent=1) + "\n")

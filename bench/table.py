@@ -62,6 +62,9 @@ def cell(result: Result, workload: str, subject: str, unit: str) -> str:
 def cores(machine: Mapping[str, Any]) -> str:
     """How many of which, and how soon they wake: a request waits for that once or twice."""
     woken = f", woken within {machine['wake_up_us']:.0f} us" if machine.get("wake_up_us") else ""
+    if machine.get("halt_poll_ns_before") is not None:
+        woken += (f" (guest_halt_poll_ns {machine['halt_poll_ns']}, the kernel's default; before it was "
+                  f"{machine['halt_poll_ns_before']})")
     return f"{machine['cores']} cores of {machine['cpu']}{woken}"
 
 

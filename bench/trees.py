@@ -31,6 +31,7 @@ from typing import Any
 
 from bench import peers, trees_table
 from bench.packages import source_tree
+from bench.placement import usual_idling
 from bench.run import machine
 from bench.servers import daemon, tool
 from bench.tools import MissingError
@@ -330,6 +331,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int)
     parser.add_argument("--minutes", type=float, default=3, help="no round begins that would end later")
     parser.add_argument("--quick", action="store_true", help="one round of fewer files, for a look; not for the README")
+    parser.add_argument("--as-is", action="store_true", help="idle cores sleep as soon as this machine has them do")
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that what was begun is undone
@@ -337,10 +339,12 @@ def main() -> None:
     out = options.out or (QUICK_RESULT if options.quick else trees_table.RESULTS / f"{began:%Y%m%d-%H%M%S}.json")
     rounds = options.rounds or (1 if options.quick else 5)
     result: dict[str, Any] = {
-        "started": began.isoformat(timespec="seconds"), "rounds": 0, "machine": machine(), "subjects": {}, "runs": [],
+        "started": began.isoformat(timespec="seconds"), "rounds": 0, "machine": {}, "subjects": {}, "runs": [],
         "workloads": [{"name": row.name, "what": row.what} for row in WORKLOADS],
     }
-    with stores(QUICK_DIRECTORIES if options.quick else DIRECTORIES) as (made, scratch):
+    with stores(QUICK_DIRECTORIES if options.quick else DIRECTORIES) as (made, scratch), (
+            contextlib.nullcontext() if options.as_is else usual_idling()) as before:
+        result["machine"] = {**machine(), "halt_poll_ns_before": before}
         for row, workload in zip(result["workloads"], WORKLOADS, strict=True):
             row["files"] = len(made[workload.source].paths)
         subjects = check_all(made, result["subjects"])
