@@ -55,6 +55,22 @@ class Changes(NamedTuple):
     drop_setid: bool = False  # the change takes set-id bits from the file, as write(2) does
 
 
+def apply(changes: Changes, fd: int) -> None:
+    """Make the changes to the open file `fd`. OSError at the first that fails."""
+    if changes.size is not None:
+        os.ftruncate(fd, changes.size)
+    if changes.drop_setid:
+        execute.drop_setid(fd)
+    if changes.mode is not None:
+        os.fchmod(fd, changes.mode & 0o777)
+    if changes.uid is not None or changes.gid is not None:
+        os.fchown(fd, -1 if changes.uid is None else changes.uid, -1 if changes.gid is None else changes.gid)
+    if changes.atime is not None or changes.mtime is not None:
+        found = os.fstat(fd)
+        os.utime(fd, ns=(found.st_atime_ns if changes.atime is None else changes.atime,
+                         found.st_mtime_ns if changes.mtime is None else changes.mtime))
+
+
 class AttributeReader:
     """Attributes of nodes; `time` (ns) is what has no source to take it from."""
 

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import NamedTuple
 
 from regionfs import execute
-from regionfs.attributes import BLOCK, AttributeReader, Attributes, Changes, map_text
+from regionfs.attributes import BLOCK, AttributeReader, Attributes, Changes, apply, map_text
 from regionfs.errors import RegionfsError
 from regionfs.manifest.schema import Manifest
 from regionfs.modes.choose import Choice, Mode
@@ -143,18 +143,7 @@ class FileSystem:
         fd = _fd(node, node.spec.whole)
         if changes.mode is not None and node.spec.mode is not None:
             raise OSError(errno.EPERM, "the manifest pins this file's mode")
-        if changes.size is not None:
-            os.ftruncate(fd, changes.size)
-        if changes.drop_setid:
-            execute.drop_setid(fd)
-        if changes.mode is not None:
-            os.fchmod(fd, changes.mode & 0o777)
-        if changes.uid is not None or changes.gid is not None:
-            os.fchown(fd, -1 if changes.uid is None else changes.uid, -1 if changes.gid is None else changes.gid)
-        if changes.atime is not None or changes.mtime is not None:
-            found = os.fstat(fd)
-            os.utime(fd, ns=(found.st_atime_ns if changes.atime is None else changes.atime,
-                             found.st_mtime_ns if changes.mtime is None else changes.mtime))
+        apply(changes, fd)
         return self._attributes.read(node, keep=False)
 
     def getxattr(self, ino: int, name: bytes) -> bytes:
