@@ -195,9 +195,10 @@ def test_opens_are_answered_without_python(mount: Callable[..., Mount], sources:
     assert (COUNT, before["reads"]) == (opens[1] - opens[0], after["reads"])
     if fast:  # the first one after a pause is Python's: it wakes the watchman
         assert calls["writev"] < COUNT // 2
-        assert calls["write"] + calls["io_uring_enter"] >= 2 * COUNT - calls["writev"]
+        # and nobody waits for the last RELEASE: it may be answered after the count
+        assert calls["write"] + calls["io_uring_enter"] >= 2 * COUNT - 1 - calls["writev"]
     else:
-        assert calls["writev"] >= 2 * COUNT
+        assert calls["writev"] >= 2 * COUNT - 1
 
 
 @pytest.mark.both_paths
