@@ -63,14 +63,14 @@ def halt_poll() -> int | None:
 
 
 @contextmanager
-def usual_idling() -> Iterator[int | None]:
+def idling(*, as_is: bool) -> Iterator[int | None]:
     """Idle cores wait awake for as long as the kernel lets them by default; yields the other setting before, if any.
 
-    Where somebody turned that down each wake-up costs 20 to 50 us, several times what a request does. Raises OSError
-    where it is not permitted to change.
+    `as_is`: for as long as this machine lets them. Where somebody turned that down each wake-up costs 20 to 50 us,
+    several times what a request does. Raises OSError where it is not permitted to change.
     """
     before = halt_poll()
-    if before is None or before >= USUAL_HALT_POLL:
+    if as_is or before is None or before >= USUAL_HALT_POLL:
         yield None
         return
     HALT_POLL.write_text(str(USUAL_HALT_POLL))

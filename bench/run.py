@@ -31,7 +31,7 @@ from rich.progress import Progress
 
 from bench import table
 from bench.peers import libfuse_version, newer_version
-from bench.placement import cores, halt_poll, pinned, usual_idling
+from bench.placement import cores, halt_poll, idling, pinned
 from bench.servers import View
 from bench.store import COARSE, FINE, PIECES, Store, trim, warm
 from bench.subjects import SUBJECTS, Subject
@@ -67,13 +67,14 @@ def arguments() -> argparse.Namespace:
     return parsed
 
 
-def machine() -> dict[str, Any]:
-    """What the figures depend on, and nothing that names the machine."""
+def machine(halt_poll_before: int | None = None) -> dict[str, Any]:
+    """What the figures depend on, and nothing that names the machine. `halt_poll_before`: as idling() yields it."""
     model = [line.partition(":")[2].strip() for line in Path("/proc/cpuinfo").read_text().splitlines()
              if line.startswith("model name")]
     return {
         "cpu": model[0] if model else platform.machine(), "cores": os.cpu_count(), "kernel": platform.release(),
         "wake_up_us": microseconds(), "halt_poll_ns": halt_poll(),
+        "halt_poll_ns_before": halt_poll_before,
         "memory": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
         "python": platform.python_version(), "libfuse": libfuse_version(),
         "libfuse_newer": newer_version(), "fio": output("fio", "--version"),
@@ -289,8 +290,7 @@ def main() -> None:
     with contextlib.ExitStack() as stack:
         made = stack.enter_context(stores())
         views = start_all(subjects, made, stack, result["subjects"])
-        before = None if options.as_is else stack.enter_context(usual_idling())
-        result["machine"] = {**machine(), "halt_poll_ns_before": before}
+        result["machine"] = machine(stack.enter_context(idling(as_is=options.as_is)))
         measure_all(options, result, views, made["disk"])
     options.out.parent.mkdir(parents=True, exist_ok=True)
     options.out.write_text(json.dumps(result, indent=1) + "\n")

@@ -31,7 +31,7 @@ from typing import Any
 
 from bench import peers, trees_table
 from bench.packages import source_tree
-from bench.placement import usual_idling
+from bench.placement import idling
 from bench.run import machine
 from bench.servers import daemon, tool
 from bench.tools import MissingError
@@ -343,8 +343,8 @@ def main() -> None:
         "workloads": [{"name": row.name, "what": row.what} for row in WORKLOADS],
     }
     with stores(QUICK_DIRECTORIES if options.quick else DIRECTORIES) as (made, scratch), (
-            contextlib.nullcontext() if options.as_is else usual_idling()) as before:
-        result["machine"] = {**machine(), "halt_poll_ns_before": before}
+            idling(as_is=options.as_is)) as before:
+        result["machine"] = machine(before)
         for row, workload in zip(result["workloads"], WORKLOADS, strict=True):
             row["files"] = len(made[workload.source].paths)
         subjects = check_all(made, result["subjects"])

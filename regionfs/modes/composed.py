@@ -40,6 +40,7 @@ _DIRECTORIES = (Path("/var/tmp"), Path("/var/lib"))  # where an unnamed image ma
 
 _libc = ctypes.CDLL(None, use_errno=True)
 _mounting = threading.Lock()  # so that what is new is its own
+_PATIENCE = 0.5               # seconds to wait for another's, which a slow source may hold up
 
 
 class ComposeError(MountError):
@@ -154,13 +155,17 @@ def _open_inside(image: int, devices: Sequence[int]) -> int:
 
 def mount(image: int, devices: Sequence[int]) -> int:
     """A descriptor of a detached mount of the EROFS image open as `image`. Raises ComposeError."""
-    with _mounting:
+    alone = _mounting.acquire(timeout=_PATIENCE)
+    try:
         before = readahead.names()
         mounted = _mount(image, devices)
         new = [name for name in readahead.names() - before if name.startswith("erofs-")]
-    if len(new) == 1:  # else another process mounted one too, and nothing says which is whose
-        readahead.raise_of(new[0])
-    return mounted
+        if len(new) == 1:  # else somebody else mounted one too, and nothing says which is whose
+            readahead.raise_of(new[0])
+        return mounted
+    finally:
+        if alone:
+            _mounting.release()
 
 
 def _mount(image: int, devices: Sequence[int]) -> int:

@@ -66,16 +66,15 @@ def _nudged() -> Iterator[None]:
     every_second = (ctypes.c_long * 4)(1, 0, 1, 0)  # struct itimerspec
     libc, timer = ctypes.CDLL(None, use_errno=True), ctypes.c_void_p()
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGALRM})
-    if libc.timer_create(time.CLOCK_MONOTONIC, ctypes.byref(event), ctypes.byref(timer)):
+    made = libc.timer_create(time.CLOCK_MONOTONIC, ctypes.byref(event), ctypes.byref(timer)) == 0
+    if not made or libc.timer_settime(timer, 0, every_second, None):
         log.warning("no timer (%s): a caller that is killed may stop the mount until somebody else asks",
                     os.strerror(ctypes.get_errno()))
-        yield
-        return
     try:
-        libc.timer_settime(timer, 0, every_second, None)
         yield
     finally:
-        libc.timer_delete(timer)
+        if made:
+            libc.timer_delete(timer)
 
 
 class Operations(pyfuse3.Operations):

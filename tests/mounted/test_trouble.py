@@ -176,7 +176,13 @@ def test_lazy_umount_with_an_open_file(world: World) -> None:
     assert b"x" == world.source("a.img")[:1]
 
 
-ASKS = "import os, sys\nwhile True: os.stat(sys.argv[1]), os.statvfs(sys.argv[1])"
+ASKS = """
+import os, sys
+for turn in range(10**9):
+    os.statvfs(sys.argv[1])
+    if turn == 100:
+        print("asks", flush=True)
+"""
 
 
 @pytest.mark.timeout(120)
@@ -185,11 +191,14 @@ def test_callers_that_are_killed_stop_nobody(mount: Callable[..., Mount], tmp_pa
     (tmp_path / "s.img").write_bytes(b"s")
     with mount({"f": {"whole": "s.img"}}) as at:
         for _ in range(15):
-            callers = [subprocess.Popen([sys.executable, "-c", ASKS, at.path / "f"]) for _ in range(4)]
-            time.sleep(0.2)
+            callers = [subprocess.Popen([sys.executable, "-c", ASKS, at.path / "f"], stdout=subprocess.PIPE)
+                       for _ in range(4)]
             for caller in callers:
-                caller.kill()
-                caller.wait()
+                assert caller.stdout
+                assert b"asks\n" == caller.stdout.readline()
+            for caller in callers:
+                with caller:
+                    caller.kill()
             begun = time.monotonic()
             assert at.status()
             assert time.monotonic() - begun < 10
