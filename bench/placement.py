@@ -1,7 +1,8 @@
-"""On which core a daemon runs, and how soon idle cores sleep: for the length of a `with` block, then put back."""
+"""What a run has the machine do for the length of a `with` block: cores of daemons, idle cores, free memory."""
 
 from __future__ import annotations
 
+import mmap
 import os
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
@@ -10,6 +11,9 @@ from pathlib import Path
 from regionfs.cli.wakeups import HALT_POLL, USUAL_HALT_POLL
 
 PROC = Path("/proc")
+REPORTING = Path("/sys/module/page_reporting/parameters/page_reporting_order")  # of the smallest block reported
+LARGEST = 10          # order of the largest free block that Linux keeps: 1024 pages
+MOST_FREE = 8 << 30   # bytes to keep from the host, of the half of what is free
 
 
 def cores() -> list[int]:
@@ -78,3 +82,28 @@ def idling(*, as_is: bool) -> Iterator[int | None]:
         yield before
     finally:
         HALT_POLL.write_text(str(before))
+
+
+@contextmanager
+def free_memory(*, as_is: bool) -> Iterator[int | None]:
+    """The host of a virtual machine lets it keep memory that lies free; yields how many bytes, if it would not.
+
+    Else it takes back what is free (Documentation/mm/free_page_reporting.rst) and gives it again on first use, page
+    by page, at a tenth of the speed: how much of that a run meets would be chance. Only free blocks of a certain
+    size are reported. That is made the largest, and one page of each such block is held, so that the rest is no
+    such block. `as_is`: leave all that alone. Raises OSError where it is not permitted.
+    """
+    if as_is or not REPORTING.exists():
+        yield None
+        return
+    before = REPORTING.read_text()
+    block = mmap.PAGESIZE << LARGEST
+    size = min(MOST_FREE, os.sysconf("SC_AVPHYS_PAGES") * mmap.PAGESIZE // 2) // block * block
+    REPORTING.write_text(str(LARGEST))
+    try:
+        with mmap.mmap(-1, size, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | mmap.MAP_POPULATE) as held:
+            for start in range(0, size, block):
+                held.madvise(mmap.MADV_DONTNEED, start + mmap.PAGESIZE, block - mmap.PAGESIZE)
+            yield size
+    finally:
+        REPORTING.write_text(before)

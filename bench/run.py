@@ -31,7 +31,7 @@ from rich.progress import Progress
 
 from bench import table
 from bench.peers import libfuse_version, newer_version
-from bench.placement import cores, halt_poll, idling, pinned
+from bench.placement import cores, free_memory, halt_poll, idling, pinned
 from bench.servers import View
 from bench.store import COARSE, FINE, PIECES, Store, trim, warm
 from bench.subjects import SUBJECTS, Subject
@@ -57,7 +57,8 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--minutes", type=float, default=15.5, help="no round begins that would not end within")
     parser.add_argument("--subject", action="append", help="only this one (and the file); may be repeated")
     parser.add_argument("--workload", action="append", help="only names that contain this; may be repeated")
-    parser.add_argument("--as-is", action="store_true", help="idle cores sleep as soon as this machine has them do")
+    parser.add_argument("--as-is", action="store_true",
+                        help="idle cores sleep as soon as this machine has them do, and its host takes free memory")
     parser.add_argument("--out", type=Path)
     parsed = parser.parse_args()
     parsed.rounds = parsed.rounds or (1 if parsed.quick else 5)
@@ -67,14 +68,17 @@ def arguments() -> argparse.Namespace:
     return parsed
 
 
-def machine(halt_poll_before: int | None = None) -> dict[str, Any]:
-    """What the figures depend on, and nothing that names the machine. `halt_poll_before`: as idling() yields it."""
+def machine(halt_poll_before: int | None = None, kept_free: int | None = None) -> dict[str, Any]:
+    """What the figures depend on, and nothing that names the machine.
+
+    `halt_poll_before`, `kept_free`: as idling() and free_memory() yield it.
+    """
     model = [line.partition(":")[2].strip() for line in Path("/proc/cpuinfo").read_text().splitlines()
              if line.startswith("model name")]
     return {
         "cpu": model[0] if model else platform.machine(), "cores": os.cpu_count(), "kernel": platform.release(),
         "wake_up_us": microseconds(), "halt_poll_ns": halt_poll(),
-        "halt_poll_ns_before": halt_poll_before,
+        "halt_poll_ns_before": halt_poll_before, "kept_free": kept_free,
         "memory": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
         "python": platform.python_version(), "libfuse": libfuse_version(),
         "libfuse_newer": newer_version(), "fio": output("fio", "--version"),
@@ -153,14 +157,15 @@ def start_all(subjects: Sequence[Subject], made: Mapping[str, Store], stack: con
     return views
 
 
-def measure(workload: Workload, subject: Subject, view: View, store: Store, seconds: float) -> dict[str, Any]:
-    """One run; an operation that the subject refuses is a result too."""
+def measure(workload: Workload, subject: Subject, view: View, store: Store, seconds: float,
+            before: Sequence[str] = ()) -> dict[str, Any]:
+    """One run; an operation that the subject refuses is a result too. `before` is put in front of fio's command."""
     try:
         if workload.first_touch and subject.fresh:
-            with subject.start(store) as before:
-                read_through(before)
+            with subject.start(store) as first:
+                read_through(first)
             with subject.start(store) as anew:
-                return run(workload, anew.path, seconds, drop_cache=False)
+                return run(workload, anew.path, seconds, drop_cache=False, before=before)
         if workload.first_touch or workload.warm:
             read_through(view)
         if workload.direct:
@@ -168,8 +173,8 @@ def measure(workload: Workload, subject: Subject, view: View, store: Store, seco
         if workload.cold:
             forget()
         if workload.placement:
-            return run_placed(workload, view, seconds)
-        return run(workload, view.path, seconds, drop_cache=subject.own_cache)
+            return run_placed(workload, view, seconds, before)
+        return run(workload, view.path, seconds, drop_cache=subject.own_cache, before=before)
     except (RuntimeError, OSError) as error:
         return {"error": str(error).splitlines()[0]}
     finally:
@@ -181,20 +186,19 @@ def read_through(view: View) -> None:
     """Every byte once: source and view are in the page cache then.
 
     For a kernel may let go of pages that nobody used for some seconds. And a first touch fills the very pages that
-    were filled here and dropped again. Others may lie free for long, and a hypervisor takes back what does, and gives
-    it again page by page; how many of them a run meets would be chance.
+    were filled here and dropped again, rather than such as a host took back: see free_memory().
     """
     warm(view.sources, single_pages=False)
     subprocess.run(["cat", view.path], stdout=subprocess.DEVNULL, check=True)
 
 
-def run_placed(workload: Workload, view: View, seconds: float) -> dict[str, Any]:
+def run_placed(workload: Workload, view: View, seconds: float, before: Sequence[str]) -> dict[str, Any]:
     """fio on the first core, who serves it on the first or the second. Raises RuntimeError where there is no second."""
     here, *others = cores()
     if workload.placement != SAME_CORE and not others:
         raise RuntimeError("this machine has one core")
     with pinned(view.pids, here if workload.placement == SAME_CORE else others[0]):
-        return run(workload, view.path, seconds, drop_cache=False, before=["taskset", "--cpu-list", str(here)])
+        return run(workload, view.path, seconds, drop_cache=False, before=[*before, "taskset", "--cpu-list", str(here)])
 
 
 def forget() -> None:
@@ -290,7 +294,8 @@ def main() -> None:
     with contextlib.ExitStack() as stack:
         made = stack.enter_context(stores())
         views = start_all(subjects, made, stack, result["subjects"])
-        result["machine"] = machine(stack.enter_context(idling(as_is=options.as_is)))
+        halt_poll_before = stack.enter_context(idling(as_is=options.as_is))
+        result["machine"] = machine(halt_poll_before, stack.enter_context(free_memory(as_is=options.as_is)))
         measure_all(options, result, views, made["disk"])
     options.out.parent.mkdir(parents=True, exist_ok=True)
     options.out.write_text(json.dumps(result, indent=1) + "\n")

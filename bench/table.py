@@ -60,12 +60,13 @@ def cell(result: Result, workload: str, subject: str, unit: str) -> str:
 
 
 def cores(machine: Mapping[str, Any]) -> str:
-    """How many of which, and how soon they wake: a request waits for that once or twice."""
+    """How many of which, how soon they wake, for which a request waits once or twice, and what a first touch meets."""
     woken = f", woken within {machine['wake_up_us']:.0f} us" if machine.get("wake_up_us") else ""
     if machine.get("halt_poll_ns_before") is not None:
         woken += (f" (guest_halt_poll_ns {machine['halt_poll_ns']}, the kernel's default; before it was "
                   f"{machine['halt_poll_ns_before']})")
-    return f"{machine['cores']} cores of {machine['cpu']}{woken}"
+    kept = f", {machine['kept_free'] >> 30} GiB of free memory kept from the host" if machine.get("kept_free") else ""
+    return f"{machine['cores']} cores of {machine['cpu']}{woken}{kept}"
 
 
 def markdown(result: Result) -> str:

@@ -1,10 +1,13 @@
 """What the benchmark starts, and what it says of what cannot be started; which files a layout's bytes lie in."""
 
+import mmap
 import os
+import subprocess
 from pathlib import Path
 
 import pytest
 
+from bench import placement, profile, trees
 from bench.servers import daemon
 from bench.store import COARSE, FINE, PIECES, Layout, Store, trim
 from bench.tools import MissingError, need, run
@@ -55,3 +58,40 @@ def test_what_was_written_past_the_end_of_sources_is_cut_off(tmp_path: Path) -> 
         os.truncate(path, FILE_SIZE // 2 + more)
     trim(paths)
     assert [FILE_SIZE // 2] * 2 == [path.stat().st_size for path in paths]
+
+
+def test_free_memory_is_kept_and_given_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only the largest blocks are reported; afterwards all is as before."""
+    knob = tmp_path / "order"
+    knob.write_text("5\n")
+    size = 4 * (mmap.PAGESIZE << placement.LARGEST)
+    monkeypatch.setattr(placement, "REPORTING", knob)
+    monkeypatch.setattr(placement, "MOST_FREE", size)
+    with placement.free_memory(as_is=False) as kept:
+        assert (size, "10") == (kept, knob.read_text())
+    assert "5\n" == knob.read_text()
+    with placement.free_memory(as_is=True) as kept:
+        assert (None, "5\n") == (kept, knob.read_text())
+
+
+def test_a_job_that_fails_or_takes_too_long_is_no_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither is measured."""
+    assert trees._timed(["true"]) < trees.LONGEST
+    with pytest.raises(subprocess.CalledProcessError):
+        trees._timed(["false"])
+    monkeypatch.setattr(trees, "LONGEST", 0.1)
+    with pytest.raises(subprocess.CalledProcessError, match="SIGKILL"):
+        trees._timed(["sleep", "60"])
+
+
+def test_a_profile_counts_functions_of_threads() -> None:
+    """Not what is idle; a program's own functions together, whatever perf calls them."""
+    text = """# Samples: 9  of event 'cpu-clock'
+            40  swapper          [k] pv_native_safe_halt                -      -
+            12  fio              [k] _copy_to_iter                      -      -
+             3  fio              [.] 0x0000000000012345                 -      -
+             2  fio              [.] main                               -      -
+             1  passthrough_ll-  [k] fuse_copy_folio                    -      -
+"""
+    assert {("fio", "_copy_to_iter"): 12, ("fio", "(user space)"): 5, ("passthrough_ll-", "fuse_copy_folio"): 1} == \
+        profile.samples(text)
