@@ -141,12 +141,12 @@ def bind(store: Store) -> Iterator[Path]:
 
 
 def regionfs(manifest: Callable[[Store], Manifest | None], mode: str) -> Start:
-    """A regionfs mount of all files, each in `mode`."""
+    """A read-only regionfs mount of all files, each in `mode`."""
     @contextlib.contextmanager
     def start(store: Store) -> Iterator[Path]:
         files = manifest(store)
         assert files is not None
-        mount = Mount(store.directory, files, options=("--modes", mode), name=f"{mode}-{next(NUMBERS)}")
+        mount = Mount(store.directory, files, options=("--modes", mode, "-o", "ro"), name=f"{mode}-{next(NUMBERS)}")
         try:
             mount.mount()
         except AssertionError as error:
@@ -187,9 +187,9 @@ def _point(store: Store, name: str) -> Iterator[Path]:
 SUBJECTS = (
     Subject("plain", "the tree itself", plain, compiles=True),
     Subject("bind mount", "the same, by mount --bind", bind, compiles=True),
-    Subject("regionfs passthrough", "each file as `whole`, read-only",
+    Subject("regionfs passthrough", "each file as `whole`, mounted `-o ro`",
             regionfs(lambda store: store.whole, "passthrough"), compiles=True),
-    Subject("regionfs userspace", f"each file as two regions out of {PACKS} other files",
+    Subject("regionfs userspace", f"each file as two regions out of {PACKS} other files, mounted `-o ro`",
             regionfs(lambda store: store.regions, "userspace")),
     Subject("passthrough_ll", "libfuse's C example",
             peer(lambda source, point: [peers.passthrough_ll(), "-f", "-o", f"source={source}", point])),
