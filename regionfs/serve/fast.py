@@ -26,6 +26,7 @@ from regionfs.wire import device
 if TYPE_CHECKING:
     from regionfs.serve._fast import Table
 
+IDLE = 30          # seconds without a request after which no source stays mapped
 MOST_SOURCES = 16  # of a file whose OPENs the loop answers: each is a stat(2)
 
 
@@ -37,7 +38,7 @@ def table(poll: int = 0) -> Table | None:
         from regionfs.serve._fast import Table
     except ImportError:
         return None
-    return Table(duplicates(), poll * 1000)
+    return Table(duplicates(), poll * 1000, IDLE * 1000)
 
 
 class FastPath:

@@ -26,7 +26,6 @@ enum { OPCODE_OPEN = 14, OPCODE_READ = 15, OPCODE_WRITE = 16, OPCODE_RELEASE = 1
 enum { FOPEN_KEEP_CACHE = 2 };
 enum { WRITE_CACHE = 1, WRITE_KILL_SUIDGID = 4 };
 enum { SMALL = 32 << 10 };  /* bytes; the answer to a larger READ waits for no other */
-enum { IDLE = 1000 };  /* ms without a request after which nothing stays mapped */
 enum { LARGE = 64 << 10, SHOWN = 8 };  /* bytes of a READ that is worth mappings; of how many pieces at most */
 
 struct request {
@@ -352,7 +351,7 @@ static int wait_for_request(struct table *table, int device, int64_t spin, bool 
 			return 0;
 		sched_yield();  /* to the client, should it share this core */
 	}
-	ready = poll(&next, 1, IDLE);
+	ready = poll(&next, 1, table->idle);
 	if (ready == 0) {
 		windows_close(table);
 		ready = poll(&next, 1, -1);

@@ -200,14 +200,16 @@ static PyObject *Table_new(PyTypeObject *type, PyObject *args, PyObject *Py_UNUS
 	Table *self;
 	long long spin;
 	long bound;
+	int idle;
 
-	if (!PyArg_ParseTuple(args, "lL", &bound, &spin))
+	if (!PyArg_ParseTuple(args, "lLi", &bound, &spin, &idle))
 		return NULL;
 	self = (Table *)type->tp_alloc(type, 0);
 	if (self) {
 		pthread_mutex_init(&self->table.lock, NULL);
 		self->table.bound = bound;
 		self->table.spin = spin;
+		self->table.idle = idle;
 	}
 	return (PyObject *)self;
 }

@@ -347,10 +347,8 @@ bool table_use(struct table *table, long epoch, uint64_t ino, Py_ssize_t target,
 	file = epoch == table->epoch ? find(table, ino) : NULL;
 	if (file && target >= 0 && target < file->handles && !file->handle[target]) {
 		room = table->open < table->bound;
-		if (room && (file->handle[target] = duplicate(fd))) {
-			file->handle[target]->serial = ++table->serials;
+		if (room && (file->handle[target] = duplicate(fd)))
 			table->open++;
-		}
 	}
 	pthread_mutex_unlock(&table->lock);
 	return room;

@@ -21,7 +21,6 @@ struct handle {
 	int fd;
 	int flags;              /* of preadv2: what keeps a read from waiting for a disk */
 	_Atomic bool mappable;  /* see windows_suit() */
-	uint64_t serial;        /* no other handle of the table has had it */
 	long users;
 };
 
@@ -82,8 +81,8 @@ struct table {
 	pthread_mutex_t lock;
 	long epoch;             /* how often everything was forgotten */
 	int64_t spin;           /* ns that the loop stays awake for the next request */
+	int idle;               /* ms without a request after which nothing stays mapped */
 	long open, bound;       /* descriptors */
-	uint64_t serials;       /* of handles */
 	long asked;             /* how often a window was wanted */
 	struct window windows[WINDOWS];
 	struct file *buckets[BUCKETS + 1];  /* the last one holds what was forgotten, until it is harvested */

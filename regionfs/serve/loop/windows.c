@@ -70,14 +70,13 @@ static void drop(struct window *window)
 	*window = (struct window){0};
 }
 
-/* The window, else a place for it that nobody uses; NULL when there is none. With the table's lock. */
+/* The window, else a place for it that nobody uses, longest not asked for; NULL when there is none. With the lock. */
 static struct window *find(struct table *table, const struct handle *handle, int64_t number)
 {
-	uint64_t place = (handle->serial * 5 + number) * UINT64_C(0x9e3779b97f4a7c15) >> 32;
 	struct window *room = NULL;
 
-	for (unsigned way = 0; way < WAYS; way++) {
-		struct window *window = &table->windows[(place + way) % WINDOWS];
+	for (int place = 0; place < WINDOWS; place++) {
+		struct window *window = &table->windows[place];
 
 		if (window->handle == handle && window->number == number)
 			return window;

@@ -13,7 +13,7 @@
 #include <stdint.h>
 
 enum { WINDOW = 16 << 20 };                /* bytes from the start of one to the next */
-enum { WINDOWS = 32, WAYS = 4 };           /* open at most; places where one can be */
+enum { WINDOWS = 32 };                     /* open at most */
 enum { LONGEST = 1 << 20 };                /* bytes of a piece that a window shows */
 
 struct handle;
