@@ -27,7 +27,7 @@ from bench.tools import MissingError, need
 from bench.workloads import WORKLOADS, Workload
 
 FREQUENCY = 5000  # samples a second and core
-SHOWN = 30        # functions
+SHOWN = 16        # functions
 IDLE = "swapper"  # perf's name for a core without work
 LINE = re.compile(r"\s*(\d+)\s+(.{15})\s+\[(.)\]\s+(\S+)")
 
