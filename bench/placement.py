@@ -13,7 +13,7 @@ from regionfs.cli.wakeups import HALT_POLL, USUAL_HALT_POLL
 PROC = Path("/proc")
 REPORTING = Path("/sys/module/page_reporting/parameters/page_reporting_order")  # of the smallest block reported
 LARGEST = 10          # order of the largest free block that Linux keeps: 1024 pages
-MOST_FREE = 8 << 30   # bytes to keep from the host, of the half of what is free
+MOST_FREE = 8 << 30   # bytes to keep from the host; never more than half of what is free
 
 
 def cores() -> list[int]:
@@ -93,12 +93,12 @@ def free_memory(*, as_is: bool) -> Iterator[int | None]:
     size are reported. That is made the largest, and one page of each such block is held, so that the rest is no
     such block. `as_is`: leave all that alone. Raises OSError where it is not permitted.
     """
-    if as_is or not REPORTING.exists():
+    before = REPORTING.read_text() if REPORTING.exists() and not as_is else ""
+    if not before or int(before) > LARGEST:  # no block is that large: nothing is reported
         yield None
         return
-    before = REPORTING.read_text()
     block = mmap.PAGESIZE << LARGEST
-    size = min(MOST_FREE, os.sysconf("SC_AVPHYS_PAGES") * mmap.PAGESIZE // 2) // block * block
+    size = min(MOST_FREE, os.sysconf("SC_AVPHYS_PAGES") * mmap.PAGESIZE // 2) // block * block or block
     REPORTING.write_text(str(LARGEST))
     try:
         with mmap.mmap(-1, size, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | mmap.MAP_POPULATE) as held:

@@ -72,6 +72,9 @@ def test_free_memory_is_kept_and_given_back(tmp_path: Path, monkeypatch: pytest.
     assert "5\n" == knob.read_text()
     with placement.free_memory(as_is=True) as kept:
         assert (None, "5\n") == (kept, knob.read_text())
+    knob.write_text("11\n")
+    with placement.free_memory(as_is=False) as kept:
+        assert (None, "11\n") == (kept, knob.read_text()), "nothing is reported here"
 
 
 def test_a_job_that_fails_or_takes_too_long_is_no_time(monkeypatch: pytest.MonkeyPatch) -> None:

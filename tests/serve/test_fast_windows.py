@@ -68,7 +68,7 @@ def shown(sources: Path) -> bytes:
 
 def mappings(name: str) -> int:
     """How often this process has the source mapped."""
-    return Path("/proc/self/maps").read_text().count(f"/{name}")
+    return len(places(name))
 
 
 def places(name: str) -> set[str]:
