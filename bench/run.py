@@ -211,12 +211,13 @@ def settle(workload: Workload, before: Workload | None, sources: Collection[Path
     """Before a row: nothing is left to be written, and its subjects' sources are warm; for writes in single pages.
 
     What a write into the page cache costs depends on how large the folio is that it finds there. Reads find what
-    read-ahead leaves, in every round alike.
+    read-ahead leaves, in every round alike. Which memory the host gave for a page makes a tenth of what is read from
+    it: before a row of reads from the page cache nobody has any, and each fills his own when it is his turn.
     """
     os.sync()
     if workload.cold:
         return
-    if before is None or before.writes != workload.writes:
+    if before is None or before.writes != workload.writes or workload.warm:
         with contextlib.suppress(OSError):
             forget()
     warm(sources, single_pages=workload.writes)
@@ -235,14 +236,19 @@ def one_round(cells: Sequence[tuple[Workload, Subject]], views: Views, disk: Sto
             yield {"workload": workload.name, "subject": subject.name, "load": os.getloadavg()[0], **figures}
 
 
-def in_turn(workloads: Sequence[Workload], subjects: Sequence[Subject], shift: Iterator[int],
+def in_turn(workloads: Sequence[Workload], subjects: Sequence[Subject], number: int,
             ) -> list[tuple[Workload, Subject]]:
-    """Each workload with each subject that does it, another one first each time."""
+    """The cells of a round: each workload with each subject that does it.
+
+    In every round another one is first, and once all were, they go the other way round: nobody has a place or
+    a predecessor of his own.
+    """
     cells = []
-    for workload in workloads:
+    for index, workload in enumerate(workloads):
         able = [subject for subject in subjects if subject.does(workload)]
-        first = next(shift) % max(len(able), 1)
-        cells += [(workload, subject) for subject in able[first:] + able[:first]]
+        turns, first = divmod(number + index, max(len(able), 1))
+        row = able[first:] + able[:first]
+        cells += [(workload, subject) for subject in (reversed(row) if turns % 2 else row)]
     return cells
 
 
@@ -250,17 +256,16 @@ def measure_all(options: argparse.Namespace, result: dict[str, Any], views: View
     """The rounds, as many as fit the time; `result` says how many these were."""
     workloads = chosen_workloads(options)
     subjects = [subject for subject in SUBJECTS if subject.name in views]
-    shift = itertools.count()
     began = time.monotonic()
     with Progress(transient=True) as progress:
-        total = options.rounds * len(in_turn(workloads, subjects, itertools.count()))
+        total = options.rounds * len(in_turn(workloads, subjects, 0))
         bar = progress.add_task("measuring", total=total)
         for number in range(options.rounds):
             spent = time.monotonic() - began
             if number and spent * (number + 1) / number > 60 * options.minutes:
                 print(f"bench: {number} rounds fit into {options.minutes:g} minutes", file=sys.stderr)
                 break
-            for figures in one_round(in_turn(workloads, subjects, shift), views, disk, options.seconds):
+            for figures in one_round(in_turn(workloads, subjects, number), views, disk, options.seconds):
                 result["runs"].append({"round": number, **figures})
                 progress.advance(bar)
             result["rounds"] = number + 1

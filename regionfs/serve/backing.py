@@ -31,6 +31,7 @@ from regionfs.errors import RegionfsError
 from regionfs.fs import FileSystem, Opened
 from regionfs.modes.choose import Choice, Mode
 from regionfs.modes.composed import compose, image_directory
+from regionfs.serve.ahead import ReadAhead
 from regionfs.serve.ledger import SLOTS, Entry, Ledger, stamp_of
 from regionfs.tree import FileNode
 from regionfs.wire.abi import UNIQUE_RESEND
@@ -68,6 +69,7 @@ class Backings:
         self._made: dict[int, int] = {}   # open inode -> when its sources were looked at, as Opened.since
         self._asked: dict[int, int] = {}  # thread that was sent to look again -> when it asked first, likewise
         self._composed = ComposedFiles(fs)
+        self._ahead = ReadAhead()
         self._lock = threading.Lock()               # for the ledger and what is beside it
         self._busy: set[int] = set()                # inodes whose entry a thread has for itself
         self._freed = threading.Condition(self._lock)
@@ -127,8 +129,7 @@ class Backings:
                 raise OSError(errno.EINVAL, f"{node.spec.path} is open without O_DIRECT, and a composed file has none")
             if not self._write(header.unique, use, use.handles + 1):
                 log.warning("over %d files are open at once: the rest is served in userspace", SLOTS)
-                if use.backing_id:
-                    self._registry.backing_close(use.backing_id)
+                self._unregister(use)
                 return None
             return use.backing_id
         finally:
@@ -144,13 +145,14 @@ class Backings:
             if use is None or self._counted(unique):
                 return
             self._write(unique, use, use.handles - 1)
-            if use.handles == 1 and use.backing_id:
-                self._registry.backing_close(use.backing_id)
+            if use.handles == 1:
+                self._unregister(use)
         finally:
             self._give_back(ino)
 
     def close(self) -> None:
         """Let go of every composed file; handles that are still open go on."""
+        self._ahead.close()
         self._composed.close()
 
     def _take(self, ino: int) -> None:
@@ -227,8 +229,15 @@ class Backings:
     def _register(self, node: FileNode, opened: Opened) -> int:
         if opened.mode is Mode.COMPOSED:
             with self._composed.borrow(node, opened) as fd:
-                return self._registry.backing_open(fd)
+                backing_id = self._registry.backing_open(fd)
+                self._ahead.follow(node.ino, fd)
+                return backing_id
         return self._registry.backing_open(self._fs.source_fd(node))
+
+    def _unregister(self, use: Entry) -> None:
+        if use.backing_id:
+            self._registry.backing_close(use.backing_id)
+            self._ahead.leave(use.ino)
 
 
 def _stamp(opened: Opened) -> int:
