@@ -11,6 +11,7 @@ from __future__ import annotations
 import errno
 import logging
 import os
+from collections import deque
 from collections.abc import Callable, Sequence
 from functools import partial
 
@@ -42,6 +43,8 @@ _KEPT = codec.pack(OpenOut(0, abi.FOPEN_KEEP_CACHE))
 _LARGE = 64 << 10  # bytes of a READ that the loop answers out of a mapping, while the watchman is awake
 _OPEN, _READ, _WRITE = int(Opcode.OPEN), int(Opcode.READ), int(Opcode.WRITE)
 
+KEPT = 2  # pairs of buffers; each is cleared when it is made, which takes longer than most requests
+
 
 class Server:
     """Serves one connection; run() returns when the mount is gone."""
@@ -65,6 +68,7 @@ class Server:
                                   self._forget_at_open, self.iomap)
         self._relay = Relay(self._lead)
         self._late = Late()
+        self._buffers: deque[tuple[memoryview, memoryview]] = deque(maxlen=KEPT)  # of threads that led before
         self._fast = FastPath(fs, fd, poll)
         self._broken: OSError | None = None  # what ended the serving before the mount was gone
 
@@ -120,7 +124,16 @@ class Server:
 
     def _lead(self, relay: Relay) -> None:
         """Read and answer requests until another thread leads."""
-        request, answer = memoryview(bytearray(self._request_size)), memoryview(bytearray(self._reply_size))
+        try:
+            buffers = self._buffers.pop()
+        except IndexError:
+            buffers = memoryview(bytearray(self._request_size)), memoryview(bytearray(self._reply_size))
+        try:
+            self._serve(relay, *buffers)
+        finally:
+            self._buffers.append(buffers)
+
+    def _serve(self, relay: Relay, request: memoryview, answer: memoryview) -> None:
         while relay.leads():
             size = self._receive(request, answer)
             if size is None:
