@@ -32,7 +32,7 @@ from typing import Any
 
 from bench import peers, trees_table
 from bench.packages import source_tree
-from bench.placement import idling
+from bench.placement import free_memory, idling
 from bench.run import machine
 from bench.servers import daemon, tool
 from bench.tools import MissingError
@@ -343,7 +343,8 @@ def main() -> None:
     parser.add_argument("--rounds", type=int)
     parser.add_argument("--minutes", type=float, default=3, help="no round begins that would end later")
     parser.add_argument("--quick", action="store_true", help="one round of fewer files, for a look; not for the README")
-    parser.add_argument("--as-is", action="store_true", help="idle cores sleep as soon as this machine has them do")
+    parser.add_argument("--as-is", action="store_true",
+                        help="idle cores sleep as soon as this machine has them do, and its host takes free memory")
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that what was begun is undone
@@ -355,8 +356,8 @@ def main() -> None:
         "workloads": [{"name": row.name, "what": row.what} for row in WORKLOADS],
     }
     with stores(QUICK_DIRECTORIES if options.quick else DIRECTORIES) as (made, scratch), (
-            idling(as_is=options.as_is)) as before:
-        result["machine"] = machine(before)
+            idling(as_is=options.as_is)) as before, free_memory(as_is=options.as_is) as kept:
+        result["machine"] = machine(before, kept)
         for row, workload in zip(result["workloads"], WORKLOADS, strict=True):
             row["files"] = len(made[workload.source].paths)
         subjects = check_all(made, result["subjects"])

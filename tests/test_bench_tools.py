@@ -8,10 +8,12 @@ from pathlib import Path
 import pytest
 
 from bench import placement, profile, trees
+from bench.run import in_turn
 from bench.servers import daemon
 from bench.store import COARSE, FINE, PIECES, Layout, Store, trim
+from bench.subjects import SUBJECTS
 from bench.tools import MissingError, need, run
-from bench.workloads import FILE_SIZE
+from bench.workloads import FILE_SIZE, WORKLOADS
 
 
 def test_a_tool_that_fails_is_named_with_its_last_line() -> None:
@@ -98,3 +100,19 @@ def test_a_profile_counts_functions_of_threads() -> None:
 """
     assert {("fio", "_copy_to_iter"): 12, ("fio", "(user space)"): 5, ("passthrough_ll-", "fuse_copy_folio"): 1} == \
         profile.samples(text)
+
+
+def test_no_subject_has_a_place_of_its_own() -> None:
+    """Over twice as many rounds as subjects each is at each place twice, whatever the number of workloads."""
+    subjects, workloads = SUBJECTS[:4], [row for row in WORKLOADS if row.group == "short"][:4]
+    places: dict[tuple[str, str], list[int]] = {}
+    before: dict[str, set[str]] = {}
+    for number in range(2 * len(subjects)):
+        cells = in_turn(workloads, subjects, number)
+        for workload in workloads:
+            row = [subject.name for cell, subject in cells if cell is workload]
+            for place, name in enumerate(row):
+                places.setdefault((workload.name, name), []).append(place)
+                before.setdefault(name, set()).add(row[place - 1])
+    assert all(sorted(seen) == sorted([*range(len(subjects))] * 2) for seen in places.values())
+    assert all(len(names) > 1 for names in before.values())
