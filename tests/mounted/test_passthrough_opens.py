@@ -1,4 +1,4 @@
-"""OPEN and RELEASE of passthrough files that nobody writes, which the compiled loop answers: no id leaks, no byte is stale."""
+"""OPEN and RELEASE of passthrough files that nobody writes, in the compiled loop: no id leaks, no byte is stale."""
 
 from __future__ import annotations
 
@@ -125,7 +125,7 @@ print(len({number for number, _ in held}))
 
 
 def test_sources_that_change_between_opens(mounted: Mount, tmp_path: Path) -> None:
-    """What was written to a source before an open is what that open shows; its size too, of a file that is all of it."""
+    """What was written to a source before an open is what that open shows; of a whole file its size too."""
     rng = Random(5)
     with Worker() as worker:
         for turn in range(300):
@@ -207,7 +207,7 @@ def storm(mount: Mount, users: int) -> Iterator[None]:
 
 
 def test_kills_in_a_storm_of_opens(mounted: Mount) -> None:
-    """The successor goes on with the handles that were counted; at the end no backing id is left, here or in the kernel."""
+    """The successor goes on with the handles that were counted; at the end no backing id is left in the kernel."""
     lives, rng = Lives(mounted), Random(8)
     with Worker() as worker:
         handles = [worker.open(mounted.path / f"{number}.bin") for number in (1, 2, 2, 3)]
@@ -227,7 +227,7 @@ def test_kills_in_a_storm_of_opens(mounted: Mount) -> None:
 def registered(mount: Mount) -> list[int]:
     """Backing ids that the kernel still has, closed by this."""
     pid = mount.status()["pid"]
-    fd = next(int(fd.name) for fd in Path(f"/proc/{pid}/fd").iterdir() if os.readlink(fd) == device.DEVICE)
+    fd = next(int(fd.name) for fd in Path(f"/proc/{pid}/fd").iterdir() if fd.readlink() == Path(device.DEVICE))
     # pidfd_getfd(2)
     ours = ctypes.CDLL(None, use_errno=True).syscall(438, pidfd := os.pidfd_open(pid), fd, 0)
     assert ours >= 0, os.strerror(ctypes.get_errno())

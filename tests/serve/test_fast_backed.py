@@ -251,7 +251,8 @@ def test_writers_make_the_same_bytes(tmp_path: Path) -> None:
     for unique in range(2, 4 * JOURNAL):
         ino, handles = rng.randrange(40) + 5, rng.choice([0, 1, 1, 2, 3])
         known = alone.get(ino)
-        entry = Entry(ino, known.backing_id if known else unique, handles, known.stamp if known else rng.getrandbits(64))
+        backing_id, stamp = (known.backing_id, known.stamp) if known else (unique, rng.getrandbits(64))
+        entry = Entry(ino, backing_id, handles, stamp)
         assert (True, True) == (alone.write(unique, entry), shared.write(unique, entry))
         assert alone.get(ino) == shared.get(ino) == (entry if handles else None)
     assert (tmp_path / "alone").read_bytes() == (tmp_path / "shared").read_bytes()
@@ -281,7 +282,7 @@ def test_the_loop_among_threads(backed: Backed) -> None:
     threads = [threading.Thread(target=python, args=(number,)) for number in range(2)]
     for thread in threads:
         thread.start()
-    counted = {ino: 2 for ino in inos}
+    counted = dict.fromkeys(inos, 2)
     rng = Random(12)
     answered = 0
     while answered < 2000 and not failed:

@@ -1,10 +1,10 @@
 /*
  * OPEN and RELEASE of files whose sources are what they were when Python answered last.
  *
- * In userspace the page cache is kept, and nobody counts handles. In passthrough the inode's entry in the ledger says on
- * which backing id it is open, and how often: see backing.py for the kernel's rules. The entry is looked at here, then a
- * source and the kernel, which may take time and locks nothing; it is changed by table_count_handle(), which does so
- * only while the inode is still the loop's. Else what was registered is given back, and Python answers.
+ * In userspace the page cache is kept, and nobody counts handles. In passthrough the inode's entry in the ledger says
+ * on which backing id it is open, and how often: see backing.py for the kernel's rules. The entry is looked at first,
+ * then the source is, and registered if need be, which may take time and locks nothing. Then table_count_handle()
+ * changes the entry, if the inode is still the loop's. Else what was registered is given back, and Python answers.
  */
 #include "opens.h"
 

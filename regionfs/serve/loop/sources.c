@@ -1,4 +1,4 @@
-/* What the loop knows of files that may be opened: their sources, and where the handles of those in passthrough count. */
+/* What the loop knows of files that may be opened: their sources, and where passthrough ones have their entry. */
 #include "table.h"
 
 #include <stdlib.h>
