@@ -165,7 +165,7 @@ class Backings:
             with self._lock:
                 use = self._ledger.get(node.ino)
                 # who was sent to look again is known here only
-                wanted = [path for _, path in self._asked.values()]
+                wanted = [path for _, path in list(self._asked.values())]
                 if use and use.backing_id and not use.stamp and node.spec.path not in wanted:
                     give(self._ledger.at(node.ino), self._made.pop(node.ino, 1))
         finally:
