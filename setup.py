@@ -17,8 +17,10 @@ def liburing() -> bool:
 
 ring = liburing()
 setup(ext_modules=[Extension(
-    "regionfs.serve._fast", [f"{LOOP}/{name}.c" for name in ("loop", "module", "replies", "table", "windows")],
-    depends=[f"{LOOP}/{name}.h" for name in ("loop", "replies", "table", "windows")],
+    "regionfs.serve._fast", [f"{LOOP}/{name}.c" for name in ("ledger", "loop", "module", "opens", "replies", "sources",
+                                                        "table", "turns", "windows")],
+    depends=[f"{LOOP}/{name}.h" for name in ("ledger", "loop", "opens", "replies", "requests", "table", "turns",
+                                              "windows")],
     define_macros=[("_GNU_SOURCE", None), ("_FILE_OFFSET_BITS", "64")] + [("HAVE_LIBURING", None)] * ring,
     libraries=["uring"] * ring,
     extra_compile_args=["-O2", "-Wall", "-Wextra", "-Wno-missing-field-initializers"], optional=True)])

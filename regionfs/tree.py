@@ -31,9 +31,10 @@ class Counters:
     writes: int = 0
     write_bytes: int = 0
 
-    def add(self, opens: int, reads: int, read_bytes: int, writes: int, write_bytes: int) -> None:
-        """Count what was served elsewhere."""
+    def add(self, opens: int, backed: int, reads: int, read_bytes: int, writes: int, write_bytes: int) -> None:
+        """Count what was served elsewhere: `opens` in userspace, `backed` ones in passthrough."""
         self.opens[Mode.USERSPACE] += opens
+        self.opens[Mode.PASSTHROUGH] += backed
         self.reads += reads
         self.read_bytes += read_bytes
         self.writes += writes

@@ -13,6 +13,10 @@ that the kernel did not take any more is taken back by `release`. Where an inode
 shows what the file shows now, the file gets a new inode, and ESTALE makes the kernel look the name up
 again, but once only. So the thread that got it takes what it finds then, if that was made after it
 had asked first: it shows all that was closed before its open(2) began.
+
+An inode's entry is in the ledger. While nothing but handles of a plain file come and go, the compiled
+loop changes it (hand_over); whoever needs it here takes the inode back first, at once: what the loop
+has begun by then it leaves to us.
 """
 
 from __future__ import annotations
@@ -32,6 +36,7 @@ from regionfs.fs import FileSystem, Opened
 from regionfs.modes.choose import Choice, Mode
 from regionfs.modes.composed import compose, image_directory
 from regionfs.serve.ahead import ReadAhead
+from regionfs.serve.fast import FastPath
 from regionfs.serve.ledger import SLOTS, Entry, Ledger, stamp_of
 from regionfs.tree import FileNode
 from regionfs.wire.abi import UNIQUE_RESEND
@@ -41,7 +46,7 @@ log = logging.getLogger("regionfs")
 
 KEPT = 128   # composed files kept mounted after their last close, with their page cache
 _UNBACKED = (Mode.USERSPACE, Mode.IOMAP)
-RECENT = 64  # backing ids that may be a dead server's; each server makes a few before it may die
+RECENT = 1024  # backing ids that may be a dead server's; each server makes a few before it may die
 
 
 class Registry(Protocol):
@@ -61,13 +66,15 @@ class Backings:
     source, and no other file shall wait with it.
     """
 
-    def __init__(self, fs: FileSystem, registry: Registry, ledger: Ledger) -> None:
+    def __init__(self, fs: FileSystem, registry: Registry, ledger: Ledger, fast: FastPath | None = None) -> None:
+        """`fast`: who may count handles beside us."""
         self._fs = fs
+        self._fast = fast
         self._registry = registry
         self._ledger = ledger
-        self._uses = {entry.ino: entry for entry in ledger.entries()}
         self._made: dict[int, int] = {}   # open inode -> when its sources were looked at, as Opened.since
-        self._asked: dict[int, int] = {}  # thread that was sent to look again -> when it asked first, likewise
+        #: thread that was sent to look again -> when it asked first, likewise, and which file it wants
+        self._asked: dict[int, tuple[int, str]] = {}
         self._composed = ComposedFiles(fs)
         self._ahead = ReadAhead()
         self._lock = threading.Lock()               # for the ledger and what is beside it
@@ -78,13 +85,13 @@ class Backings:
     def __len__(self) -> int:
         """Backing ids in use."""
         with self._lock:
-            return sum(use.backing_id > 0 for use in self._uses.values())
+            return sum(use.backing_id > 0 for use in self._ledger.entries())
 
     def recover(self) -> None:
         """Give back what a server had just registered, or just let go of, when it died: no entry names it.
 
         The kernel numbers upwards (idr_alloc_cyclic in fs/fuse/backing.c): such an id is among the newest, or
-        is that of the last entry that was struck out.
+        is that of an entry that was struck out lately.
         """
         fd = os.memfd_create("regionfs", os.MFD_CLOEXEC)
         try:
@@ -93,9 +100,8 @@ class Backings:
             return
         finally:
             os.close(fd)
-        last = self._ledger.last()
-        suspects = {*range(max(1, newest - RECENT), newest + 1), last.backing_id if last else 0}
-        for suspect in suspects - {0, *(use.backing_id for use in self._uses.values())}:
+        suspects = {*range(max(1, newest - RECENT), newest + 1), *self._ledger.recent()}
+        for suspect in suspects - {0, *(use.backing_id for use in self._ledger.entries())}:
             with suppress(OSError):
                 self._registry.backing_close(suspect)
 
@@ -108,7 +114,7 @@ class Backings:
         self._take(node.ino)
         try:
             asked = self._asked.pop(header.pid, None)
-            use = self._uses.get(node.ino)
+            use = self._ledger.get(node.ino)
             if use is None:
                 # it may have fallen back since `opened`; an inode older than its file's iomap is served by us
                 if node.choice.mode in _UNBACKED:
@@ -121,8 +127,8 @@ class Backings:
                 return use.backing_id
             elif use.backing_id and self._outdated(use, node, opened):
                 if asked is None:
-                    self._asked[header.pid] = opened.since
-                if asked is None or self._made.get(node.ino, 0) < asked:
+                    self._asked[header.pid] = opened.since, node.spec.path
+                if asked is None or self._made.get(node.ino, 0) < asked[0]:
                     self._part(node, opened.since)
                     raise OSError(errno.ESTALE, node.spec.path)
             elif use.backing_id and opened.mode is Mode.COMPOSED and flags & os.O_DIRECT:
@@ -137,11 +143,11 @@ class Backings:
 
     def release(self, ino: int, unique: int) -> None:
         """A handle of the inode is gone; the last one frees the backing id. `unique` 0: not a request."""
-        if ino not in self._uses:  # its handles were answered without us
+        if ino not in self._ledger:  # its handles were answered without us
             return
         self._take(ino)
         try:
-            use = self._uses.get(ino)
+            use = self._ledger.get(ino)
             if use is None or self._counted(unique):
                 return
             self._write(unique, use, use.handles - 1)
@@ -149,6 +155,22 @@ class Backings:
                 self._unregister(use)
         finally:
             self._give_back(ino)
+
+    def hand_over(self, node: FileNode, give: Callable[[int, int], None]) -> None:
+        """Let the loop count the handles of a passthrough file that is open and shows what its source is now.
+
+        `give` is told where its slot is in the ledger, and when its source was looked at.
+        """
+        self._take(node.ino)
+        try:
+            with self._lock:
+                use = self._ledger.get(node.ino)
+                # who was sent to look again is known here only
+                wanted = [path for _, path in list(self._asked.values())]
+                if use and use.backing_id and not use.stamp and node.spec.path not in wanted:
+                    give(self._ledger.at(node.ino), self._made.pop(node.ino, 1))
+        finally:
+            self._give_back(node.ino)
 
     def close(self) -> None:
         """Let go of every composed file; handles that are still open go on."""
@@ -163,6 +185,13 @@ class Backings:
                 self._freed.wait()
                 self._waiting -= 1
             self._busy.add(ino)
+            self._reclaim(ino)
+
+    def _reclaim(self, ino: int) -> None:
+        """The loop shall not change an inode's entry any more. With the lock."""
+        made = self._fast.take_back(ino) if self._fast is not None else 0
+        if made and self._ledger.settle(ino):
+            self._made[ino] = made
 
     def _give_back(self, ino: int) -> None:
         with self._lock:
@@ -175,11 +204,12 @@ class Backings:
         use = Entry(use.ino, use.backing_id, handles, use.stamp)
         with self._lock:
             if not self._ledger.write(unique & ~UNIQUE_RESEND, use):
-                return False
-            if handles:
-                self._uses[use.ino] = use
-            else:
-                self._uses.pop(use.ino, None)
+                if self._fast is not None:
+                    self._fast.forget()
+                self._ledger.settle_all()
+                if not self._ledger.write(unique & ~UNIQUE_RESEND, use):
+                    return False
+            if not handles:
                 self._made.pop(use.ino, None)
             return True
 
@@ -191,8 +221,11 @@ class Backings:
         """Let the name lead to an inode that nobody has open on a backing file older than `since`."""
         with self._lock:
             current = self._fs.tree.files.get(node.spec.path)
-            use = self._uses.get(current.ino) if current else None
-            if current and use and use.backing_id and self._made.get(use.ino, 0) < since:
+            if current is None:
+                return
+            self._reclaim(current.ino)  # for whoever looks again asks us
+            use = self._ledger.get(current.ino)
+            if use and use.backing_id and self._made.get(use.ino, 0) < since:
                 self._fs.renew(current)
 
     def _counted(self, unique: int) -> bool:

@@ -3,7 +3,8 @@
 The loop (loop/*.c, optional) answers what lies in maps that it knows and, for a READ, in the page cache; all
 else comes here. After Python has answered a READ or WRITE that the loop did not know, the loop learns the
 file's map and the descriptors behind the range; after an OPEN that found the page cache still true, what the
-sources were then. When the tree of files changes it forgets everything.
+sources were then; after a second one in passthrough, also where its handles are counted: see backing. When the
+tree of files changes it forgets everything.
 Without the compiled module, or with REGIONFS_FAST=0, every request comes here.
 """
 
@@ -11,14 +12,16 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from regionfs.descriptors import duplicates
 from regionfs.errors import RegionfsError
 from regionfs.fs import FileSystem
+from regionfs.manifest.inspect import SourceFacts
 from regionfs.modes.choose import Mode
+from regionfs.serve.ledger import Ledger
 from regionfs.serve.relay import TURN, Relay
 from regionfs.tree import FileNode
 from regionfs.wire import device
@@ -44,10 +47,16 @@ def table(poll: int = 0) -> Table | None:
 class FastPath:
     """Receives requests of one connection, answering the common ones by itself."""
 
-    def __init__(self, fs: FileSystem, fd: int, poll: int = 0) -> None:
-        """`poll`: microseconds that the loop stays awake for the next request."""
+    def __init__(self, fs: FileSystem, fd: int, poll: int = 0, ledger: Ledger | None = None) -> None:
+        """`poll`: microseconds that the loop stays awake for the next request.
+
+        `ledger`: where handles on backing ids of this very descriptor are written down.
+        """
         self._fs, self._device = fs, fd
         self._table = table(poll)
+        self._counts_handles = self._table is not None and ledger is not None
+        if self._table is not None and ledger is not None:
+            ledger.share(self._table)
         os.set_blocking(fd, self._table is None)  # the loop asks whether there is more, and waits in poll(2)
         fs.on_share = self.forget
 
@@ -93,10 +102,36 @@ class FastPath:
             if len(known) < len(seen) or node.cached != tuple(facts.stamp for _, facts in known):
                 return
             self._learn_map(self._table, epoch, node)
-            self._table.open(epoch, ino, tuple(
-                (os.fsencode(place), facts.device, facts.inode, stat.S_IFREG | facts.mode, facts.uid, facts.gid,
-                 facts.size, facts.blocks, *divmod(facts.mtime_ns, 10**9), *divmod(facts.ctime_ns, 10**9))
-                for place, facts in known))
+            self._table.open(epoch, ino, tuple(_row(*pair) for pair in known))
+
+    def learn_backed(self, ino: int, hand_over: Callable[[FileNode, Callable[[int, int], None]], None]) -> None:
+        """After an OPEN in passthrough: have the next ones answered by the loop, and RELEASEs.
+
+        `hand_over` as that of Backings.
+        """
+        if self._table is None or not self._counts_handles:
+            return
+        table, epoch = self._table, self._table.epoch
+        with _gone_is_fine():
+            node = self._fs.file(ino)
+            if node.choice.mode is not Mode.PASSTHROUGH or node.counters.opens[Mode.PASSTHROUGH] < 2 or (
+                    self._fs.is_written(node)):
+                return
+            key, = node.spec.sources
+            pair = node.sources.unchanged(key)
+            if pair is None:
+                return
+            # one more open, begun after the source was what it is: it finds what the kernel may still hold
+            opened, regions = self._fs.open(ino, os.O_RDONLY), node.spec.regions
+            if opened.stamps != (pair[1].stamp,) or not opened.settled or opened.news is not None or (
+                    regions is not None and regions.size != pair[1].size):
+                return
+            self._learn_map(table, epoch, node)
+            hand_over(node, lambda at, made: table.open(epoch, ino, (_row(*pair),), at, made))
+
+    def take_back(self, ino: int) -> int:
+        """Have a file's handles counted by Python; when the source in use was looked at, or 0 if they were before."""
+        return 0 if self._table is None else self._table.take_back(ino)
 
     def _learn_map(self, table: Table, epoch: int, node: FileNode) -> None:
         if table.knows(node.ino):
@@ -118,6 +153,12 @@ class FastPath:
             return
         for counters, *counts in self._table.harvest():
             counters.add(*counts)
+
+
+def _row(place: str, facts: SourceFacts) -> tuple[bytes | int, ...]:
+    """A source as the table wants it."""
+    return (os.fsencode(place), facts.device, facts.inode, stat.S_IFREG | facts.mode, facts.uid, facts.gid,
+            facts.size, facts.blocks, *divmod(facts.mtime_ns, 10**9), *divmod(facts.ctime_ns, 10**9))
 
 
 @contextmanager

@@ -7,10 +7,11 @@ requests once more: a journal of the last OPENs and RELEASEs tells it which of t
 
 A server may die between any two stores. So a record, which is a request and what it made of its
 inode, counts once the journal's position has moved past it; its slot is written afterwards, and by
-the successor again.
+the successor again. Where the compiled loop serves, it makes the same stores by itself (loop/ledger.c),
+for the inodes that were handed to it, and Python's as well, so that they exclude each other.
 
 Layout, in 8-byte words: journal position, JOURNAL records of unique, ino, backing id, handles,
-stamp, then SLOTS slots of the last four. A slot without handles is free.
+stamp, then SLOTS slots of the last four. A slot without handles is free; its other words change only then.
 """
 
 from __future__ import annotations
@@ -19,9 +20,12 @@ import mmap
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from regionfs.digest import blake2b
+
+if TYPE_CHECKING:
+    from regionfs.serve._fast import Table
 
 JOURNAL = 256
 SLOTS = 1 << 16
@@ -53,15 +57,81 @@ class Ledger:
             if fd >= 0:
                 os.close(fd)
         self._slots = {entry.ino: slot for slot, entry in self._scan()}
-        self._next = 0
-        if (last := self.last()) is not None:
-            self._apply(last)
+        self._used = bytearray(SLOTS)  # 1 for each of them
+        for slot in self._slots.values():
+            self._used[slot] = 1
+        self._counted = frozenset(self._journal(0))
+        self._table: Table | None = None
+        last = self._last()
+        if last is not None and (free := self._slot(last.ino)) is not None:
+            self._fill(_at(free), last)
+            self.settle(last.ino)
+
+    def __contains__(self, ino: int) -> bool:
+        """False for an inode that is not open; the loop may have struck out others."""
+        return ino in self._slots
+
+    def share(self, table: Table) -> None:
+        """Let a loop write beside us."""
+        table.share(self._words, JOURNAL)
+        self._table = table
 
     def entries(self) -> list[Entry]:
         """Every open inode that was written down."""
         return [entry for _, entry in self._scan()]
 
-    def last(self) -> Entry | None:
+    def get(self, ino: int) -> Entry | None:
+        """An inode's entry; None when it is not open."""
+        slot = self._slots.get(ino)
+        if slot is None:
+            return None
+        entry = Entry(*self._words[_at(slot):_at(slot) + WORDS].tolist())
+        return entry if entry.handles else None
+
+    def at(self, ino: int) -> int:
+        """Where the slot of an open inode is, in words, for a loop that writes to it until settle()."""
+        return _at(self._slots[ino])
+
+    def settle(self, ino: int) -> bool:
+        """An inode is not the loop's any more; True when it is open."""
+        slot = self._slots.get(ino)
+        if slot is None:
+            return False
+        if self._words[_at(slot) + 2]:
+            return True
+        del self._slots[ino]
+        self._used[slot] = 0
+        return False
+
+    def settle_all(self) -> None:
+        """No inode is the loop's any more."""
+        for ino in list(self._slots):
+            self.settle(ino)
+
+    def write(self, unique: int, entry: Entry) -> bool:
+        """Count a request and what it made of its inode; without handles that is struck out.
+
+        False when the table is full. `unique` 0: no request.
+        """
+        slot = self._slot(entry.ino)
+        if slot is None:
+            return False
+        if self._table is None:
+            self._store(unique, _at(slot), entry)
+        else:
+            self._table.write(unique, _at(slot), *entry)
+        self.settle(entry.ino)
+        return True
+
+    def counted(self, unique: int) -> bool:
+        """True when a server before this one counted a request."""
+        return unique in self._counted
+
+    def recent(self) -> set[int]:
+        """Backing ids that the last requests named, open or not."""
+        return set(self._journal(2))
+
+    def _last(self) -> Entry | None:
         """What the last request that was counted made of its inode."""
         position = self._words[0]
         if not position:
@@ -69,51 +139,47 @@ class Ledger:
         at = 1 + (position - 1) % JOURNAL * _RECORD
         return Entry(*self._words[at + 1:at + _RECORD].tolist())
 
-    def write(self, unique: int, entry: Entry) -> bool:
-        """Count a request and what it made of its inode; without handles that is struck out.
+    def _journal(self, word: int) -> list[int]:
+        """A word of each record but the one that may be half written."""
+        column: list[int] = self._words[1 + word:_FIRST:_RECORD].tolist()
+        del column[self._words[0] % JOURNAL]
+        return column
 
-        False when the table is full. `unique` 0: no request.
-        """
-        if entry.handles and entry.ino not in self._slots and len(self._slots) == SLOTS:
-            return False
+    def _slot(self, ino: int) -> int | None:
+        """An inode's slot, a free one for a new inode; None when there is none."""
+        slot = self._slots.get(ino)
+        if slot is None:
+            slot = self._used.find(0)
+            if slot < 0:
+                return None
+            self._slots[ino] = slot
+            self._used[slot] = 1
+        return slot
+
+    def _store(self, unique: int, at: int, entry: Entry) -> None:
+        """As ledger_write in loop/ledger.c."""
         words = self._words
         position = words[0]
-        at = 1 + position % JOURNAL * _RECORD
-        words[at], words[at + 1], words[at + 2], words[at + 3], words[at + 4] = unique, *entry
+        record = 1 + position % JOURNAL * _RECORD
+        words[record], words[record + 1], words[record + 2], words[record + 3], words[record + 4] = unique, *entry
         words[0] = position + 1
-        self._apply(entry)
-        return True
+        self._fill(at, entry)
 
-    def counted(self, unique: int) -> bool:
-        """True when a request was counted already."""
-        uniques = self._words[1:_FIRST:_RECORD].tolist()
-        del uniques[self._words[0] % JOURNAL]  # the record that may be half written
-        return unique in uniques
-
-    def _apply(self, entry: Entry) -> None:
-        slot = self._slots.get(entry.ino)
-        if slot is None:
-            if not entry.handles:
-                return
-            slot = self._slots[entry.ino] = self._free()
-        words, at = self._words, _FIRST + slot * WORDS
-        words[at + 2] = 0  # free while it is half written
-        words[at], words[at + 1], handles, words[at + 3] = entry
-        words[at + 2] = handles
-        if not handles:
-            del self._slots[entry.ino]
-
-    def _free(self) -> int:
-        while self._words[_FIRST + self._next * WORDS + 2]:
-            self._next = (self._next + 1) % SLOTS
-        return self._next
+    def _fill(self, at: int, entry: Entry) -> None:
+        words = self._words
+        if not words[at + 2]:
+            words[at], words[at + 1], _, words[at + 3] = entry
+        words[at + 2] = entry.handles
 
     def _scan(self) -> Iterator[tuple[int, Entry]]:
         handles = self._words[_FIRST + 2::WORDS].tolist()
         for slot, count in enumerate(handles):
             if count:
-                at = _FIRST + slot * WORDS
-                yield slot, Entry(*self._words[at:at + WORDS].tolist())
+                yield slot, Entry(*self._words[_at(slot):_at(slot) + WORDS].tolist())
+
+
+def _at(slot: int) -> int:
+    return _FIRST + slot * WORDS
 
 
 def stamp_of(value: object) -> int:

@@ -56,12 +56,13 @@ class Server:
 
         `poll`: microseconds to stay awake for the next request, where the compiled loop serves.
         """
-        registry = device.Registry(fd) if registry is None else registry
         self._fs = fs
+        self._fast = FastPath(fs, fd, poll, ledger if registry is None else None)
+        registry = device.Registry(fd) if registry is None else registry
         self._device = fd
         self._request_size = negotiated.buffer_size
         self._reply_size = OUT_HEADER_SIZE + negotiated.max_write
-        self._backings = Backings(fs, registry, ledger)
+        self._backings = Backings(fs, registry, ledger, self._fast)
         send = partial(device.send, fd)
         self.iomap = IomapSession(fs, registry, send, before_first) if negotiated.iomap else None
         self._handlers = Handlers(fs, self._backings, lambda ino: self._drop([Span(ino, 0, 0)]),
@@ -69,7 +70,6 @@ class Server:
         self._relay = Relay(self._lead)
         self._late = Late()
         self._buffers: deque[tuple[memoryview, memoryview]] = deque(maxlen=KEPT)  # of threads that led before
-        self._fast = FastPath(fs, fd, poll)
         self._broken: OSError | None = None  # what ended the serving before the mount was gone
 
     def run(self, resume: bool = False) -> None:
@@ -226,6 +226,9 @@ class Server:
             if opcode in _SILENT:
                 self._forget(request)
                 return
+            if opcode == _OPEN and not unique:  # the loop answered it, and the kernel did not take that any more
+                self._handlers.taken_back(request)
+                return
             handler = self._handlers.table.get(opcode)
             if handler is None:
                 self._send((codec.error(unique, errno.ENOSYS),))
@@ -245,13 +248,23 @@ class Server:
                 self._drop(self._fs.elsewhere(request.header.nodeid, *changed))
             if not self._send((OUT_HEADER.pack(OUT_HEADER_SIZE + len(body), 0, unique), body)):
                 self._handlers.taken_back(request)
-            elif opcode == _OPEN and body == _KEPT:
-                self._fast.learn_open(request.header.nodeid)
+            elif opcode == _OPEN:
+                self._learn_open(request.header.nodeid, kept=body == _KEPT)
         except ProtocolError as error:
             log.error("%s", error)
             self._send((codec.error(_unique(buffer, size), errno.EIO),))
         except (OSError, RegionfsError) as error:
             self._send((self._failure(unique, error),))
+
+    def _learn_open(self, ino: int, *, kept: bool) -> None:
+        if kept:
+            self._fast.learn_open(ino)
+            return
+        self._relay.risk()
+        try:
+            self._fast.learn_backed(ino, self._backings.hand_over)
+        finally:
+            self._relay.safe()
 
     def _forget(self, request: Request) -> None:
         self._relay.risk()

@@ -22,6 +22,7 @@ from regionfs.fs import FileSystem
 from regionfs.manifest.load import load
 from regionfs.modes.choose import Choice, Mode
 from regionfs.serve.fast import FastPath
+from regionfs.serve.ledger import Ledger
 from regionfs.serve.relay import AWAKE, SINCE, Relay
 from regionfs.source import Sources
 from tests.faults.lives import eventually
@@ -71,24 +72,24 @@ def write_request(ino: int, offset: int, data: bytes, io_flags: int = 0, flags: 
                         flags) + data
 
 
-def open_request(ino: int, flags: int = os.O_RDONLY) -> bytes:
+def open_request(ino: int, flags: int = os.O_RDONLY, unique: int = UNIQUE) -> bytes:
     """An OPEN."""
-    return OPEN.pack(OPEN.size, 14, UNIQUE, ino, 0, 0, 0, flags, 0)
+    return OPEN.pack(OPEN.size, 14, unique, ino, 0, 0, 0, flags, 0)
 
 
-def release_request(ino: int) -> bytes:
+def release_request(ino: int, unique: int = UNIQUE) -> bytes:
     """A RELEASE."""
-    return RELEASE.pack(RELEASE.size, 18, UNIQUE, ino, 0, 0, 0, 0, 0, 0, 0)
+    return RELEASE.pack(RELEASE.size, 18, unique, ino, 0, 0, 0, 0, 0, 0, 0)
 
 
 class Device:
     """A FastPath over `fs`, and the kernel's end of its descriptor."""
 
-    def __init__(self, fs: FileSystem) -> None:
+    def __init__(self, fs: FileSystem, ledger: Ledger | None = None) -> None:
         self.kernel, self._ours = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         for end in self.kernel, self._ours:
             end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4 * ROOM)
-        self.fast, self.relay = FastPath(fs, self._ours.fileno()), Leader()
+        self.fast, self.relay = FastPath(fs, self._ours.fileno(), ledger=ledger), Leader()
         assert self.fast._table is not None
         self.table = self.fast._table
         self.request, self._answer = memoryview(bytearray(ROOM)), memoryview(bytearray(ROOM))

@@ -1,16 +1,17 @@
 /*
- * The common READ and WRITE, answered without Python: an optional accelerator of the native engine.
+ * The common requests, answered without Python: an optional accelerator of the native engine.
  *
  * serve() answers those requests that are plain sailing: a READ whose bytes all lie in known maps and in the page cache,
  * a WRITE into rw regions, an OPEN that finds the sources unchanged. Every other one it returns to its caller, and so it
- * does whenever anything goes otherwise than planned; the caller then does all of it again. All are idempotent, so there
- * is one place, in Python, that knows what an error means. The maps are learned from the caller: see table.h.
- *
- * Layouts: linux/fuse.h, fuse_in_header and fuse_read_in or fuse_write_in (both 40 bytes), fuse_out_header.
+ * does whenever anything goes otherwise than planned; the caller then does all of it again. What was done of it by then
+ * may be done twice, so there is one place, in Python, that knows what an error means. The maps are learned from the
+ * caller: see table.h.
  */
 #include "loop.h"
 
+#include "opens.h"
 #include "replies.h"
+#include "requests.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -19,55 +20,11 @@
 #include <string.h>
 #include <sys/stat.h>
 #include <sys/uio.h>
-#include <time.h>
 #include <unistd.h>
 
-enum { OPCODE_OPEN = 14, OPCODE_READ = 15, OPCODE_WRITE = 16, OPCODE_RELEASE = 18 };
-enum { FOPEN_KEEP_CACHE = 2 };
 enum { WRITE_CACHE = 1, WRITE_KILL_SUIDGID = 4 };
 enum { SMALL = 32 << 10 };  /* bytes; the answer to a larger READ waits for no other */
 enum { LARGE = 64 << 10, SHOWN = 8 };  /* bytes of a READ that is worth mappings; of how many pieces at most */
-
-struct request {
-	uint32_t length, opcode;
-	uint64_t unique, ino;
-	uint32_t uid, gid, pid, padding;
-	uint64_t fh, offset;
-	uint32_t count, io_flags;
-	uint64_t lock_owner;
-	uint32_t flags, unused;
-};
-
-struct open_request {
-	char header[40];
-	uint32_t flags, open_flags;
-};
-
-enum { RELEASE_SIZE = 64 };  /* fuse_in_header, fuse_release_in */
-
-struct reply {
-	uint32_t length;
-	int32_t error;
-	uint64_t unique;
-};
-
-struct write_reply {
-	struct reply header;
-	uint32_t count, padding;
-};
-
-struct open_reply {
-	struct reply header;
-	uint64_t handle;
-	uint32_t flags;
-	int32_t backing_id;
-};
-
-_Static_assert(sizeof(struct open_request) == 48 && sizeof(struct open_reply) == 32, "linux/fuse.h");
-_Static_assert(sizeof(struct request) == 80 && sizeof(struct reply) == 16 && sizeof(struct write_reply) == 24,
-	       "linux/fuse.h");
-
-enum outcome { DONE, UNKNOWN, WAITS };
 
 /* Fill `buffer` from the page cache; the bytes, all that were asked for up to end of file, or -1. */
 static int64_t fetch(const struct file *file, const struct piece *pieces, int count, char *buffer)
@@ -153,35 +110,6 @@ static bool store(const struct piece *pieces, int count, const char *data)
 	return true;
 }
 
-static int64_t now(void)
-{
-	struct timespec time;
-
-	clock_gettime(CLOCK_MONOTONIC, &time);
-	return time.tv_sec * INT64_C(1000000000) + time.tv_nsec;
-}
-
-static void safe(struct turns *turns, int64_t since)
-{
-	atomic_compare_exchange_strong(&turns->since, &since, 0);
-}
-
-/* The leader begins what may stall, at *since, until safe(); false when nobody would watch. */
-static bool risk(struct turns *turns, int64_t *since)
-{
-	int64_t none = 0;
-
-	*since = now();
-	/* whoever is watched already stays watched */
-	if (!atomic_compare_exchange_strong(&turns->since, &none, *since))
-		return false;
-	/* only now: a watchman who falls asleep says so first, and looks at `since` after */
-	if (turns->awake)
-		return true;
-	safe(turns, *since);
-	return false;
-}
-
 static enum outcome do_read(struct table *table, const struct request *request, struct replies *replies,
 			    struct turns *turns)
 {
@@ -252,73 +180,7 @@ static enum outcome do_write(struct table *table, const struct request *request,
 	return done ? DONE : UNKNOWN;
 }
 
-static bool same_time(struct timespec one, struct timespec other)
-{
-	return one.tv_sec == other.tv_sec && one.tv_nsec == other.tv_nsec;
-}
-
-/* As SourceFacts.hold: then who looked closer would find nothing else. */
-static bool unchanged(const struct source *source)
-{
-	struct stat found;
-
-	return stat(source->path, &found) == 0 && found.st_ino == source->inode &&
-	       same_time(found.st_ctim, source->ctime) && same_time(found.st_mtim, source->mtime) &&
-	       found.st_size == source->size && found.st_dev == source->device && found.st_blocks == source->blocks &&
-	       found.st_mode == source->mode && found.st_uid == source->uid && found.st_gid == source->gid;
-}
-
-/* An OPEN for reading: what the page cache holds is still true when the sources are what they were. */
-static enum outcome do_open(struct table *table, const struct request *request, struct replies *replies,
-			    struct turns *turns)
-{
-	const struct open_request *body = (const struct open_request *)request;
-	struct sources *sources;
-	bool same;
-	int64_t since;
-	char *place;
-
-	if ((body->flags & O_ACCMODE) != O_RDONLY || body->flags & (O_DIRECT | O_TRUNC))
-		return UNKNOWN;
-	/* nobody's answer waits for another one's disk */
-	if (!replies_send(replies) || !(place = replies_place(replies, sizeof(struct open_reply))))
-		return UNKNOWN;
-	sources = table_hold_sources(table, request->ino);
-	if (!sources)
-		return UNKNOWN;
-	same = risk(turns, &since);
-	if (same) {
-		for (Py_ssize_t index = 0; same && index < sources->count; index++)
-			same = unchanged(&sources->source[index]);
-		safe(turns, since);
-	}
-	same = same && table_count_open(table, request->ino, sources);
-	table_release_sources(table, sources);
-	if (!same)
-		return UNKNOWN;
-	*(struct open_reply *)place = (struct open_reply){{sizeof(struct open_reply), 0, request->unique}, 0,
-							  FOPEN_KEEP_CACHE, 0};
-	replies_add(replies, sizeof(struct open_reply));
-	return DONE;
-}
-
-/* A RELEASE of a file whose handles Python need not know. */
-static enum outcome do_release(struct table *table, const struct request *request, struct replies *replies)
-{
-	struct sources *sources = table_hold_sources(table, request->ino);
-	char *place;
-
-	if (!sources)
-		return UNKNOWN;
-	table_release_sources(table, sources);
-	if (!(place = replies_place(replies, sizeof(struct reply))))
-		return UNKNOWN;
-	*(struct reply *)place = (struct reply){sizeof(struct reply), 0, request->unique};
-	replies_add(replies, sizeof(struct reply));
-	return DONE;
-}
-
-static enum outcome do_request(struct table *table, const struct request *request, ssize_t size,
+static enum outcome do_request(struct table *table, struct request *request, ssize_t size,
 			       struct replies *replies, struct turns *turns)
 {
 	if (size < (ssize_t)sizeof(struct open_request) || request->length != size)
@@ -326,7 +188,7 @@ static enum outcome do_request(struct table *table, const struct request *reques
 	if (request->opcode == OPCODE_OPEN && size == sizeof(struct open_request))
 		return do_open(table, request, replies, turns);
 	if (request->opcode == OPCODE_RELEASE && size == RELEASE_SIZE)
-		return do_release(table, request, replies);
+		return do_release(table, request, replies, turns);
 	if (size < (ssize_t)sizeof *request)
 		return UNKNOWN;
 	if (request->opcode == OPCODE_READ && size == sizeof *request)
@@ -363,7 +225,7 @@ static int wait_for_request(struct table *table, int device, int64_t spin, bool 
 enum ended loop_serve(struct table *table, int device, struct span buffer, struct span reply, struct turns *turns,
 		      int64_t turn, ssize_t *size)
 {
-	const struct request *request = buffer.start;
+	struct request *request = buffer.start;
 	struct replies replies = {.device = device, .start = reply.start, .room = reply.length};
 	bool together = false, many = false, waited = true, often = true;
 

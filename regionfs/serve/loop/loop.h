@@ -2,17 +2,10 @@
 #ifndef REGIONFS_LOOP_H
 #define REGIONFS_LOOP_H
 
-#include <stdatomic.h>
 #include <sys/types.h>
 
 #include "table.h"
-
-/* Where the relay's threads tell each other who leads: Relay.turns in relay.py. */
-struct turns {
-	_Atomic int64_t turn;   /* how often the leader has changed */
-	_Atomic int64_t since;  /* when it began something that may stall, ns, or 0 */
-	_Atomic int64_t awake;  /* whether somebody watches that */
-};
+#include "turns.h"
 
 struct span {
 	void *start;

@@ -56,8 +56,8 @@ static PyObject *Table_harvest(Table *self, PyObject *Py_UNUSED(args))
 	list = PyList_New(count);
 	for (Py_ssize_t index = 0; index < count; index++) {
 		const struct counts *counts = &rows[index].counts;
-		PyObject *row = list ? Py_BuildValue("OKKKKK", rows[index].counters, counts->opens, counts->reads, counts->read_bytes,
-						     counts->writes, counts->write_bytes) : NULL;
+		PyObject *row = list ? Py_BuildValue("OKKKKKK", rows[index].counters, counts->opens, counts->backed, counts->reads,
+						     counts->read_bytes, counts->writes, counts->write_bytes) : NULL;
 
 		if (row)
 			PyList_SET_ITEM(list, index, row);
@@ -145,28 +145,86 @@ static int take_source(struct source *source, PyObject *facts)
 	return source->path ? 0 : (PyErr_NoMemory(), -1);
 }
 
+/* NULL with an exception when no slot can begin at this word. */
+static volatile uint64_t *slot_at(const Table *self, Py_ssize_t at)
+{
+	const struct ledger *ledger = &self->table.ledger;
+
+	if (at > 0 && (uint64_t)at + ENTRY_WORDS <= ledger->count)
+		return ledger->words + at;
+	PyErr_SetString(PyExc_ValueError, "no such slot");
+	return NULL;
+}
+
 static PyObject *Table_open(Table *self, PyObject *args)
 {
 	struct sources *sources;
 	unsigned long long ino;
 	PyObject *facts;
-	Py_ssize_t count;
+	Py_ssize_t count, at = -1;
+	long long made = 0;
 	long epoch;
 	bool failed = false;
 
-	if (!PyArg_ParseTuple(args, "lKO!", &epoch, &ino, &PyTuple_Type, &facts))
+	if (!PyArg_ParseTuple(args, "lKO!|nL", &epoch, &ino, &PyTuple_Type, &facts, &at, &made))
 		return NULL;
+	if (at >= 0 && (PyTuple_GET_SIZE(facts) != 1 || !slot_at(self, at)))
+		return PyErr_Occurred() ? NULL : PyErr_Format(PyExc_ValueError, "a backing file has one source");
 	count = PyTuple_GET_SIZE(facts);
 	sources = calloc(1, sizeof *sources + count * sizeof sources->source[0]);
 	if (!sources)
 		return PyErr_NoMemory();
 	sources->count = count;
+	sources->slot = at < 0 ? NULL : slot_at(self, at);
+	sources->made = made;
 	for (Py_ssize_t index = 0; !failed && index < count; index++)
 		failed = take_source(&sources->source[index], PyTuple_GET_ITEM(facts, index));
 	table_open(&self->table, failed ? -1 : epoch, ino, sources);
 	if (failed)
 		return NULL;
 	Py_RETURN_NONE;
+}
+
+static PyObject *Table_share(Table *self, PyObject *args)
+{
+	struct ledger *ledger = &self->table.ledger;
+	Py_buffer words;
+	unsigned long journal;
+
+	if (!PyArg_ParseTuple(args, "w*k", &words, &journal))
+		return NULL;
+	if (ledger->words || !journal || words.len / 8 <= (Py_ssize_t)(1 + journal * (1 + ENTRY_WORDS))) {
+		PyBuffer_Release(&words);
+		PyErr_SetString(PyExc_ValueError, "one ledger, with a journal and slots");
+		return NULL;
+	}
+	self->table.shared = words;
+	*ledger = (struct ledger){words.buf, words.len / 8, journal};
+	Py_RETURN_NONE;
+}
+
+static PyObject *Table_write(Table *self, PyObject *args)
+{
+	volatile uint64_t *slot;
+	unsigned long long unique;
+	struct entry entry;
+	Py_ssize_t at;
+
+	if (!PyArg_ParseTuple(args, "KnKKKK", &unique, &at, &entry.ino, &entry.backing_id, &entry.handles, &entry.stamp))
+		return NULL;
+	if (!(slot = slot_at(self, at)))
+		return NULL;
+	table_write(&self->table, unique, slot, &entry);
+	Py_RETURN_NONE;
+}
+
+static PyObject *Table_take_back(Table *self, PyObject *args)
+{
+	unsigned long long ino;
+
+	if (!PyArg_ParseTuple(args, "K", &ino))
+		return NULL;
+	return PyLong_FromLongLong(table_take_back(&self->table, ino));
 }
 
 static PyObject *Table_knows(Table *self, PyObject *args)
@@ -224,6 +282,7 @@ static void Table_dealloc(Table *self)
 		*forgotten = file->next;
 		table_free_file(file);
 	}
+	PyBuffer_Release(&self->table.shared);
 	pthread_mutex_destroy(&self->table.lock);
 	Py_TYPE(self)->tp_free(self);
 }
@@ -234,6 +293,9 @@ static PyMethodDef methods[] = {
 	{"clear", (PyCFunction)Table_clear, METH_NOARGS, NULL},
 	{"learn", (PyCFunction)Table_learn, METH_VARARGS, NULL},
 	{"open", (PyCFunction)Table_open, METH_VARARGS, NULL},
+	{"share", (PyCFunction)Table_share, METH_VARARGS, NULL},
+	{"write", (PyCFunction)Table_write, METH_VARARGS, NULL},
+	{"take_back", (PyCFunction)Table_take_back, METH_VARARGS, NULL},
 	{"knows", (PyCFunction)Table_knows, METH_VARARGS, NULL},
 	{"use", (PyCFunction)Table_use, METH_VARARGS, NULL},
 	{NULL},

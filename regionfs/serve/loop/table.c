@@ -10,7 +10,7 @@
 #include <sys/uio.h>
 #include <unistd.h>
 
-static struct file *find(struct table *table, uint64_t ino)
+struct file *table_find(struct table *table, uint64_t ino)
 {
 	struct file *file = table->buckets[ino % BUCKETS];
 
@@ -120,7 +120,7 @@ int table_hold(struct table *table, uint64_t ino, uint64_t offset, uint32_t leng
 	if (!length || offset > (uint64_t)INT64_MAX - length)
 		return -1;
 	pthread_mutex_lock(&table->lock);
-	file = find(table, ino);
+	file = table_find(table, ino);
 	if (file && (!writing || file->writable)) {
 		int64_t start = offset, end = start + length;
 		bool inside = file->whole || (writing ? end <= file->size : start < file->size);
@@ -171,69 +171,6 @@ bool table_count(struct table *table, struct file *file, bool writing, uint64_t 
 	return known;
 }
 
-static void free_sources(struct sources *sources)
-{
-	for (Py_ssize_t index = 0; index < sources->count; index++)
-		free(sources->source[index].path);
-	free(sources);
-}
-
-struct sources *table_hold_sources(struct table *table, uint64_t ino)
-{
-	struct sources *sources;
-	struct file *file;
-
-	pthread_mutex_lock(&table->lock);
-	file = find(table, ino);
-	sources = file ? file->sources : NULL;
-	if (sources)
-		sources->users++;
-	pthread_mutex_unlock(&table->lock);
-	return sources;
-}
-
-void table_release_sources(struct table *table, struct sources *sources)
-{
-	bool last;
-
-	pthread_mutex_lock(&table->lock);
-	last = --sources->users == 0;
-	pthread_mutex_unlock(&table->lock);
-	if (last)
-		free_sources(sources);
-}
-
-bool table_count_open(struct table *table, uint64_t ino, const struct sources *sources)
-{
-	struct file *file;
-	bool known;
-
-	pthread_mutex_lock(&table->lock);
-	file = find(table, ino);
-	known = file && file->sources == sources;
-	if (known)
-		file->counts.opens++;
-	pthread_mutex_unlock(&table->lock);
-	return known;
-}
-
-void table_open(struct table *table, long epoch, uint64_t ino, struct sources *sources)
-{
-	struct sources *before = sources;
-	struct file *file;
-
-	sources->users = 1;
-	pthread_mutex_lock(&table->lock);
-	file = epoch == table->epoch ? find(table, ino) : NULL;
-	if (file) {
-		before = file->sources;
-		file->sources = sources;
-	}
-	pthread_mutex_unlock(&table->lock);
-	if (before)
-		table_release_sources(table, before);
-}
-
 void table_free_file(struct file *file)
 {
 	for (int index = 0; index < COLUMNS; index++)
@@ -245,7 +182,7 @@ void table_free_file(struct file *file)
 
 static bool counted(const struct file *file)
 {
-	return file->counts.opens || file->counts.reads || file->counts.writes;
+	return file->counts.opens || file->counts.backed || file->counts.reads || file->counts.writes;
 }
 
 /* Free what was forgotten, has been harvested and is no longer in use. */
@@ -299,7 +236,7 @@ bool table_knows(struct table *table, uint64_t ino)
 	bool known;
 
 	pthread_mutex_lock(&table->lock);
-	known = find(table, ino);
+	known = table_find(table, ino);
 	pthread_mutex_unlock(&table->lock);
 	return known;
 }
@@ -309,7 +246,7 @@ bool table_add(struct table *table, long epoch, struct file *file)
 	bool added;
 
 	pthread_mutex_lock(&table->lock);
-	added = epoch == table->epoch && !find(table, file->ino);
+	added = epoch == table->epoch && !table_find(table, file->ino);
 	if (added) {
 		struct file **bucket = &table->buckets[file->ino % BUCKETS];
 
@@ -344,7 +281,7 @@ bool table_use(struct table *table, long epoch, uint64_t ino, Py_ssize_t target,
 	bool room = true;
 
 	pthread_mutex_lock(&table->lock);
-	file = epoch == table->epoch ? find(table, ino) : NULL;
+	file = epoch == table->epoch ? table_find(table, ino) : NULL;
 	if (file && target >= 0 && target < file->handles && !file->handle[target]) {
 		room = table->open < table->bound;
 		if (room && (file->handle[target] = duplicate(fd)))
@@ -368,7 +305,7 @@ void table_clear(struct table *table)
 				if (file->handle[target])
 					let_go(table, file->handle[target], &unused);
 			if (file->sources && --file->sources->users == 0)
-				free_sources(file->sources);
+				table_free_sources(file->sources);
 			file->sources = NULL;
 			file->forgotten = true;
 			table->buckets[index] = file->next;

@@ -9,6 +9,7 @@
 #include <stdint.h>
 #include <time.h>
 
+#include "ledger.h"
 #include "windows.h"
 
 enum { HOLE = -1, ERROR = -2 };          /* targets, as in regions.py; those below are blobs */
@@ -26,7 +27,7 @@ struct handle {
 
 /* What was served of a file; bytes. */
 struct counts {
-	uint64_t opens, reads, read_bytes, writes, write_bytes;
+	uint64_t opens, backed, reads, read_bytes, writes, write_bytes;  /* opens in userspace; in passthrough */
 };
 
 /* What a source was when the page cache was filled from it. */
@@ -40,6 +41,8 @@ struct source {
 /* The sources of a file that may be opened without asking Python; the last user frees it. */
 struct sources {
 	long users;
+	volatile uint64_t *slot;  /* of a file in passthrough, in the ledger: where its handles are counted; else NULL */
+	int64_t made;             /* ns; when the source was looked at for the backing file in use */
 	Py_ssize_t count;
 	struct source source[];
 };
@@ -84,6 +87,8 @@ struct table {
 	int idle;               /* ms without a request after which nothing stays mapped */
 	long open, bound;       /* descriptors */
 	long asked;             /* how often a window was wanted */
+	Py_buffer shared;       /* the words of the ledger */
+	struct ledger ledger;
 	struct window windows[WINDOWS];
 	struct file *buckets[BUCKETS + 1];  /* the last one holds what was forgotten, until it is harvested */
 };
@@ -103,6 +108,23 @@ void table_release_sources(struct table *table, struct sources *sources);
 /* Count an OPEN; false when the file was forgotten meanwhile. */
 bool table_count_open(struct table *table, uint64_t ino, const struct sources *sources);
 
+/* Of a file in passthrough that was held: its handles now. */
+uint64_t table_handles(struct table *table, const struct sources *sources);
+/*
+ * Write down that a request made one more handle, and count an OPEN: on the backing id in use, or on `registered` when
+ * there is none, which was begun at `since`. The id, or 0 when the file is not the loop's any more.
+ */
+int table_count_handle(struct table *table, uint64_t ino, struct sources *sources, uint64_t unique, int registered,
+		       int64_t since);
+/* Write down that a request was one less; the backing id that nobody uses any more, or 0, or -1 as above. */
+int table_uncount_handle(struct table *table, uint64_t ino, const struct sources *sources, uint64_t unique);
+
+/* Inside the table. */
+
+/* With the lock; NULL when it is not known. */
+struct file *table_find(struct table *table, uint64_t ino);
+void table_free_sources(struct sources *sources);
+
 /* With the interpreter's lock: what a file refers to is Python's. */
 
 /* What was counted since this was asked last; the number of *rows, which the caller frees, or -1 without memory. */
@@ -113,8 +135,12 @@ bool table_add(struct table *table, long epoch, struct file *file);
 bool table_knows(struct table *table, uint64_t ino);
 /* Read and write `target` of a file through a duplicate of fd; false when it would be one too many. */
 bool table_use(struct table *table, long epoch, uint64_t ino, Py_ssize_t target, int fd);
+/* As the loop does, of an inode that is not its own. */
+void table_write(struct table *table, uint64_t unique, volatile uint64_t *slot, const struct entry *entry);
 /* Answer OPENs of a file that is known as long as its sources are these, which the table takes and frees. */
 void table_open(struct table *table, long epoch, uint64_t ino, struct sources *sources);
+/* Answer no OPEN or RELEASE of a file in passthrough any more; its `made`, or 0 when none was answered. */
+int64_t table_take_back(struct table *table, uint64_t ino);
 /* Forget all files, and close what no request under way uses; lets go of the interpreter's lock meanwhile. */
 void table_clear(struct table *table);
 
