@@ -10,7 +10,8 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -19,6 +20,7 @@ import pytest
 
 from regionfs.wire import device
 from tests.faults.lives import TORTURE, Lives, eventually
+from tests.faults.test_sources import slowfs
 from tests.harness import FAST, TIMEOUT, Mount
 from tests.mounted.kernel import backing_ids, require
 from tests.mounted.test_fast_path import calls_of
@@ -26,6 +28,7 @@ from tests.worker import Worker
 
 COUNT = 40      # files
 CYCLES = 10_000
+SIZE = 5000     # bytes of the slow source
 KILLS = 200 if TORTURE else 12
 FILES: dict[str, Any] = {f"{number}.bin": {"whole": f"{number}.img"} if number % 2 else
                          {"regions": [{"source": f"{number}.img"}]} for number in range(COUNT)}
@@ -169,6 +172,35 @@ def test_a_map_whose_source_grows_while_it_is_open(mounted: Mount, tmp_path: Pat
     settle(tmp_path)
     for _ in range(3):
         read_all(mounted)
+
+
+def test_a_slow_source_slows_no_other_open(mounted: Mount, tmp_path: Path) -> None:
+    """Openers of one wait for it, also where the loop has it to open; opens of other files, and closes, do not."""
+    slow = {"slow.bin": {"whole": "slow/one"}}
+    with slowfs(tmp_path / "slow", f"one={SIZE}") as fs, Worker() as worker:
+        mounted.write_manifest({**FILES, **slow})
+        assert "" == mounted.user.regionfs("reload", mounted.path).stderr
+        assert "passthrough" == mounted.status()["files"]["slow.bin"]["mode"]
+        path = mounted.path / "slow.bin"
+        for _ in range(3):
+            assert b"o" * SIZE == worker.pread(path, 0, 1 << 20)
+            read_all(mounted)
+        fs.order("delay 1 open getattr lookup")
+        with ExitStack() as stack:
+            waiting = [stack.enter_context(Worker()) for _ in range(6)]
+            with ThreadPoolExecutor(6) as pool:
+                reads = [pool.submit(one.pread, path, 0, 1 << 20) for one in waiting]
+                took = []
+                while not all(read.done() for read in reads):
+                    begun = time.monotonic()
+                    read_all(mounted)
+                    took.append(time.monotonic() - begun)
+            assert [b"o" * SIZE] * 6 == [read.result() for read in reads]
+        fs.order("delay 0")
+        print(f"\n{len(took)} rounds of {COUNT} files, worst {max(took):.3f} s")
+        assert max(took) < 0.8
+        mounted.write_manifest(FILES)
+        assert "" == mounted.user.regionfs("reload", mounted.path).stderr
 
 
 STORM = """

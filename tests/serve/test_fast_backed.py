@@ -5,6 +5,7 @@ The device is a socket: it registers no backing file, so whatever needs a new ba
 
 from __future__ import annotations
 
+import errno
 import os
 import threading
 from collections.abc import Iterator
@@ -63,11 +64,11 @@ class Backed(NamedTuple):
     def node(self, path: str) -> FileNode:
         return self.fs.tree.files[path]
 
-    def python_opens(self, path: str, unique: int = 2) -> int | None:
+    def python_opens(self, path: str, unique: int = 2, pid: int = 1) -> int | None:
         """An OPEN as Python answers it; the backing id."""
         node = self.node(path)
         node.counters.opens[Mode.PASSTHROUGH] += 1
-        header = InHeader(0, Opcode.OPEN, unique, node.ino, 0, 0, 1, 0)
+        header = InHeader(0, Opcode.OPEN, unique, node.ino, 0, 0, pid, 0)
         return self.backings.open(node, self.fs.open(node.ino, os.O_RDONLY), os.O_RDONLY, header)
 
     def learn(self, path: str) -> int:
@@ -182,6 +183,22 @@ def test_a_source_that_grew(backed: Backed, tmp_path: Path) -> None:
         eventually(lambda ino=ino: backed.fs.open(ino, os.O_RDONLY).settled)  # type: ignore[misc]
         backed.device.fast.learn_backed(ino, backed.backings.hand_over)
         assert (path == "whole.bin") == (backed.open(ino) is not None)
+
+
+def test_who_was_sent_to_look_again(backed: Backed, tmp_path: Path) -> None:
+    """Is answered by Python, which knows since when it asks: until then it keeps the file to itself."""
+    before = backed.learn("map.bin")
+    longer(tmp_path / "b.img")
+    with pytest.raises(OSError, match=f"Errno {errno.ESTALE}"):
+        backed.python_opens("map.bin", 6)
+    os.truncate(tmp_path / "b.img", SIZE)
+    ino = backed.node("map.bin").ino
+    assert ino != before
+    eventually(lambda: backed.fs.open(ino, os.O_RDONLY).settled)
+    for pid in (2, 3, 1):
+        assert backed.python_opens("map.bin", 6 + 2 * pid, pid)
+        backed.device.fast.learn_backed(ino, backed.backings.hand_over)
+        assert (pid == 1) == (backed.open(ino) is not None)
 
 
 def test_python_takes_an_inode_back(backed: Backed) -> None:
