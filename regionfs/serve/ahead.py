@@ -20,7 +20,7 @@ from regionfs.modes import pages
 log = logging.getLogger("regionfs")
 
 SEGMENT = 4         # huge pages; the reader fills the first, and copying all takes it as long as filling three
-AHEAD = 2           # segments filled before the reader's place
+AHEAD = 4           # segments filled before the reader's place, once it has read as many
 SHORTEST = 0.0001   # seconds between two looks
 PART = 50           # of the time since something happened, that passes until the next look
 
@@ -34,16 +34,17 @@ class Reader:
         self._huge = huge
         self._size = os.fstat(fd).st_size
         self._front = self._filled = 0  # huge pages: where the reader is looked for, and up to where we have filled
+        self._reach = 1                 # segments to fill at the next step
         self._moved = time.monotonic()
 
     def step(self) -> bool:
         """Fill ahead of the reader if it has got further; False when there is nothing left to do. OSError."""
         if self._there(self._front):
-            end = self._front + AHEAD * SEGMENT
+            end = self._front + self._reach * SEGMENT
             for number in range(max(self._filled, self._front), end):
                 if number % SEGMENT and self._length(number) > 0 and not self._there(number):
                     pages.fill(self._fd, number * self._huge, self._length(number))
-            self._filled, self._front = end, self._front + SEGMENT
+            self._filled, self._front, self._reach = end, self._front + SEGMENT, min(2 * self._reach, AHEAD)
             self._moved = time.monotonic()
         return self._length(self._front) > 0
 
