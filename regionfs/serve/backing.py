@@ -156,6 +156,11 @@ class Backings:
         finally:
             self._give_back(ino)
 
+    def withdraw(self, ino: int, unique: int) -> None:
+        """An OPEN fails: if a server before this one counted it, and died before it answered, it is counted no more."""
+        if self._counted(unique):
+            self.release(ino, 0)
+
     def hand_over(self, node: FileNode, give: Callable[[int, int], None]) -> None:
         """Let the loop count the handles of a passthrough file that is open and shows what its source is now.
 

@@ -110,7 +110,11 @@ class Handlers:
     def _open(self, request: Request) -> bytes:
         body, ino = cast(OpenIn, request.body), request.header.nodeid
         node = self._fs.file(ino)
-        opened = self._fs.open(ino, body.flags)
+        try:
+            opened = self._fs.open(ino, body.flags)
+        except OSError:
+            self._backings.withdraw(ino, request.header.unique)
+            raise
         if opened.news is not None:
             self._forget(ino)
             node.told.forgotten(opened.news)

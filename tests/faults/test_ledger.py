@@ -13,14 +13,18 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from regionfs.fs import FileSystem
 from regionfs.manifest.load import load
 from regionfs.modes.choose import Choice, Mode
 from regionfs.serve.backing import Backings
+from regionfs.serve.handlers import Handlers
 from regionfs.serve.ledger import Ledger
 from regionfs.source import Sources
 from regionfs.wire.abi import UNIQUE_RESEND, Opcode
-from regionfs.wire.requests import InHeader
+from regionfs.wire.parse import Request
+from regionfs.wire.requests import InHeader, OpenIn
 
 REQUESTS = [("open", 2), ("open", 4), ("release", 6), ("release", 8), ("open", 10), ("release", 12)]
 NEXT, ANSWERED, ALIVE = 0, 1, 2  # bytes of the page: the id given last, requests answered, then a flag for each id
@@ -132,3 +136,29 @@ def in_a_child(work: Callable[[], None]) -> bool:
     status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
     assert status in (0, 9)
     return status == 9
+
+
+def test_an_open_that_fails_when_it_comes_again(tmp_path: Path) -> None:
+    """Its source is gone by then: the handle that the dead server had counted goes, the one before it stays."""
+    (tmp_path / "source").write_bytes(b"x")
+    (tmp_path / "one.yaml").write_text("regionfs: 1\nfiles: {file: {whole: source}}\n")
+    manifest, page = load(tmp_path / "one.yaml"), mmap.mmap(-1, mmap.PAGESIZE)
+    with Sources(manifest) as sources:
+        fs = FileSystem(manifest, sources, {"file": Choice(Mode.PASSTHROUGH, "it is whole")})
+        node, = fs.tree.files.values()
+        first = Life(fs, tmp_path / "ledger", page)
+        for unique in (2, 4):
+            first.backings.open(node, fs.open(node.ino, os.O_RDONLY), os.O_RDONLY, opening(node.ino, unique))
+        successor = Life(fs, tmp_path / "ledger", page)
+        (tmp_path / "source").unlink()
+        handlers = Handlers(fs, successor.backings, lambda ino: None, lambda ino: None)
+        for unique in (4 | UNIQUE_RESEND, 6 | UNIQUE_RESEND, 8):
+            with pytest.raises(OSError):
+                handlers.table[Opcode.OPEN](Request(opening(node.ino, unique), OpenIn(os.O_RDONLY, 0), (), b""))
+            assert [1] == [entry.handles for entry in successor.ledger.entries()]
+        successor.backings.release(node.ino, 10)
+        assert ([], []) == (successor.ids.alive(), successor.ledger.entries())
+
+
+def opening(ino: int, unique: int) -> InHeader:
+    return InHeader(0, Opcode.OPEN, unique, ino, 0, 0, 1, 0)
