@@ -53,13 +53,13 @@ def cached(fd: int, offset: int, length: int) -> bool:
     where = _Range(offset, length)
     _check(_libc.syscall(ctypes.c_long(_CACHESTAT), ctypes.c_int(fd), ctypes.byref(where), ctypes.byref(found),
                          ctypes.c_uint(0)))
-    return bool(found.cached == -(-length // mmap.PAGESIZE))
+    return bool(found.cached == (offset + length - 1) // mmap.PAGESIZE - offset // mmap.PAGESIZE + 1)
 
 
 def fill(fd: int, offset: int, length: int) -> None:
     """Read a range into the page cache: at most one huge page, from its border on. OSError.
 
-    Other threads go on meanwhile.
+    Other threads go on meanwhile; but where a disk fails, its second try keeps them from mapping memory.
     """
     address = _libc.mmap(None, length, mmap.PROT_READ, mmap.MAP_SHARED, fd, offset)
     if address == _FAILED:

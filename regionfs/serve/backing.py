@@ -143,12 +143,14 @@ class Backings:
 
     def release(self, ino: int, unique: int) -> None:
         """A handle of the inode is gone; the last one frees the backing id. `unique` 0: not a request."""
-        if ino not in self._ledger:  # its handles were answered without us
-            return
+        if ino in self._ledger and not self._counted(unique):  # else its handles were answered without us
+            self._one_less(ino, unique)
+
+    def _one_less(self, ino: int, unique: int) -> None:
         self._take(ino)
         try:
             use = self._ledger.get(ino)
-            if use is None or self._counted(unique):
+            if use is None:
                 return
             self._write(unique, use, use.handles - 1)
             if use.handles == 1:
@@ -159,7 +161,7 @@ class Backings:
     def withdraw(self, ino: int, unique: int) -> None:
         """An OPEN fails: if a server before this one counted it, and died before it answered, it is counted no more."""
         if self._counted(unique):
-            self.release(ino, 0)
+            self._one_less(ino, unique)
 
     def hand_over(self, node: FileNode, give: Callable[[int, int], None]) -> None:
         """Let the loop count the handles of a passthrough file that is open and shows what its source is now.
@@ -268,14 +270,15 @@ class Backings:
         if opened.mode is Mode.COMPOSED:
             with self._composed.borrow(node, opened) as fd:
                 backing_id = self._registry.backing_open(fd)
-                self._ahead.follow(node.ino, fd)
+                assert node.spec.regions is not None
+                self._ahead.follow(node.ino, fd, node.spec.regions, node.sources)
                 return backing_id
         return self._registry.backing_open(self._fs.source_fd(node))
 
     def _unregister(self, use: Entry) -> None:
         if use.backing_id:
-            self._registry.backing_close(use.backing_id)
             self._ahead.leave(use.ino)
+            self._registry.backing_close(use.backing_id)
 
 
 def _stamp(opened: Opened) -> int:

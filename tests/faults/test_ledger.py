@@ -22,6 +22,7 @@ from regionfs.serve.backing import Backings
 from regionfs.serve.handlers import Handlers
 from regionfs.serve.ledger import Ledger
 from regionfs.source import Sources
+from regionfs.tree import FileNode
 from regionfs.wire.abi import UNIQUE_RESEND, Opcode
 from regionfs.wire.parse import Request
 from regionfs.wire.requests import InHeader, OpenIn
@@ -78,6 +79,10 @@ class Life:
         self.ledger._words = Stores(self.ledger._words, step)  # type: ignore[assignment]
         self.backings = Backings(fs, self.ids, self.ledger)
         self.backings.recover()
+
+    def ask_to_open(self, node: FileNode, unique: int) -> None:
+        handlers = Handlers(self._fs, self.backings, lambda ino: None, lambda ino: None)
+        handlers.table[Opcode.OPEN](Request(opening(node.ino, unique), OpenIn(os.O_RDONLY, 0), (), b""))
 
     def serve(self, resend: int = 0) -> None:
         """What has not been answered yet, the first of it sent again."""
@@ -149,15 +154,23 @@ def test_an_open_that_fails_when_it_comes_again(tmp_path: Path) -> None:
         first = Life(fs, tmp_path / "ledger", page)
         for unique in (2, 4):
             first.backings.open(node, fs.open(node.ino, os.O_RDONLY), os.O_RDONLY, opening(node.ino, unique))
-        successor = Life(fs, tmp_path / "ledger", page)
-        (tmp_path / "source").unlink()
-        handlers = Handlers(fs, successor.backings, lambda ino: None, lambda ino: None)
+        source = (tmp_path / "source").rename(tmp_path / "elsewhere")
+        second = Life(fs, tmp_path / "ledger", page)
         for unique in (4 | UNIQUE_RESEND, 6 | UNIQUE_RESEND, 8):
             with pytest.raises(OSError):
-                handlers.table[Opcode.OPEN](Request(opening(node.ino, unique), OpenIn(os.O_RDONLY, 0), (), b""))
-            assert [1] == [entry.handles for entry in successor.ledger.entries()]
-        successor.backings.release(node.ino, 10)
-        assert ([], []) == (successor.ids.alive(), successor.ledger.entries())
+                second.ask_to_open(node, unique)
+            assert [1] == [entry.handles for entry in second.ledger.entries()]
+        third = Life(fs, tmp_path / "ledger", page)  # the second one had not answered
+        with pytest.raises(OSError):
+            third.ask_to_open(node, 4 | UNIQUE_RESEND)
+        assert [1] == [entry.handles for entry in third.ledger.entries()]
+        source.rename(tmp_path / "source")
+        fourth = Life(fs, tmp_path / "ledger", page)
+        fourth.ask_to_open(node, 4 | UNIQUE_RESEND)
+        assert [2] == [entry.handles for entry in fourth.ledger.entries()]
+        for unique in (10, 12):
+            fourth.backings.release(node.ino, unique)
+        assert ([], []) == (fourth.ids.alive(), fourth.ledger.entries())
 
 
 def opening(ino: int, unique: int) -> InHeader:

@@ -8,13 +8,16 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from random import Random
+from typing import NamedTuple
 
 import pytest
 
+from regionfs.manifest.load import load
 from regionfs.modes import pages
 from regionfs.modes.composed import compose, image_directory
 from regionfs.regions import Kind, Region, RegionMap
-from regionfs.serve.ahead import AHEAD, SEGMENT, ReadAhead, Reader
+from regionfs.serve.ahead import AHEAD, MOST, PIECES, SEGMENT, ReadAhead, Reader, in_memory
+from regionfs.source import Sources
 from tests.harness import Mount
 from tests.mounted.kernel import require
 from tests.worker import Worker
@@ -36,15 +39,36 @@ def content() -> bytes:
     return Random(1).randbytes(SIZE)
 
 
+class Cold(NamedTuple):
+    """A composed file that shows the regions of a source in reverse; nothing of it is cached, the source is."""
+
+    fd: int
+    regions: RegionMap
+    sources: Sources
+    source: Path
+
+    def reader(self, ino: int = 7) -> Reader:
+        return Reader(ino, self.fd, self.regions, self.sources, HUGE)
+
+    def followed(self, ahead: ReadAhead, ino: int = 7) -> None:
+        ahead.follow(ino, self.fd, self.regions, self.sources)
+
+
 @pytest.fixture
-def cold(tmp_path: Path, content: bytes) -> Iterator[int]:
-    """A descriptor of a composed file that shows the regions of a source in reverse; nothing of it is cached."""
+def cold(tmp_path: Path, content: bytes) -> Iterator[Cold]:
     source = tmp_path / "source"
     source.write_bytes(content)
-    with source.open("rb") as file:
-        fd = compose(reverse(), {"s": file.fileno()}, lambda offset, length: b"", image_directory())
-    yield fd
-    os.close(fd)
+    parts = "".join(f"{{source: source, offset: {region.start + region.shift}, length: {region.end - region.start}}}, "
+                    for region in reverse())
+    (tmp_path / "one.yaml").write_text(f"regionfs: 1\nfiles: {{f: {{regions: [{parts}]}}}}\n")
+    manifest = load(tmp_path / "one.yaml")
+    with Sources(manifest) as sources:
+        spec, = manifest.files.values()
+        assert spec.regions is not None
+        key, = spec.sources
+        fd = compose(spec.regions, {key: sources.fd(key)}, lambda offset, length: b"", image_directory())
+        yield Cold(fd, spec.regions, sources, source)
+        os.close(fd)
 
 
 def reverse() -> RegionMap:
@@ -87,103 +111,158 @@ def filled_by(segments: range) -> set[int]:
     return {n for n in range(segments.start * SEGMENT, segments.stop * SEGMENT) if n % SEGMENT}
 
 
-def test_one_huge_page_is_filled_and_no_other(cold: int) -> None:
-    assert [] == there(cold)
+def test_one_huge_page_is_filled_and_no_other(cold: Cold) -> None:
+    assert [] == there(cold.fd)
     for number in (5, 0, SEGMENTS * SEGMENT - 1):
-        read_alone(cold, number)
-    assert [0, 5, SEGMENTS * SEGMENT - 1] == there(cold)
-    assert not pages.cached(cold, HUGE, 4096)
-    assert not pages.cached(cold, 4 * HUGE, 2 * HUGE)
+        read_alone(cold.fd, number)
+    assert [0, 5, SEGMENTS * SEGMENT - 1] == there(cold.fd)
+    assert not pages.cached(cold.fd, HUGE, 4096)
+    assert not pages.cached(cold.fd, 4 * HUGE, 2 * HUGE)
 
 
-def test_nothing_is_filled_before_a_reader_came(cold: int) -> None:
-    reader = Reader(cold, HUGE)
-    os.pread(cold, 4096, 0)
-    os.pread(cold, 4096, 3 * HUGE)
+def test_nothing_is_filled_before_a_reader_came(cold: Cold) -> None:
+    reader = cold.reader()
+    os.pread(cold.fd, 4096, 0)
+    os.pread(cold.fd, 4096, 3 * HUGE)
     assert reader.step()
-    assert not pages.cached(cold, HUGE, HUGE)
-    assert set() == set(there(cold)) & filled_by(range(SEGMENTS))
+    assert not pages.cached(cold.fd, HUGE, HUGE)
+    assert set() == set(there(cold.fd)) & filled_by(range(SEGMENTS))
     reader.close()
 
 
-def test_segments_are_filled_as_the_reader_gets_to_them(cold: int) -> None:
-    reader = Reader(cold, HUGE)
+def test_segments_are_filled_as_the_reader_gets_to_them(cold: Cold) -> None:
+    reader = cold.reader()
     for segment in range(SEGMENTS):
-        read_alone(cold, segment * SEGMENT)
+        read_alone(cold.fd, segment * SEGMENT)
         more = reader.step()
         assert more == (segment + 1 < SEGMENTS)
         end = min(segment + min(2**segment, AHEAD), SEGMENTS)
-        assert filled_by(range(end)) | {n * SEGMENT for n in range(segment + 1)} == set(there(cold))
-    assert list(range(SEGMENTS * SEGMENT)) == there(cold)
+        assert filled_by(range(end)) | {n * SEGMENT for n in range(segment + 1)} == set(there(cold.fd))
+    assert list(range(SEGMENTS * SEGMENT)) == there(cold.fd)
     reader.close()
 
 
-def test_it_looks_ever_less_often(cold: int) -> None:
-    reader = Reader(cold, HUGE)
-    first = reader.pause()
+def test_it_looks_ever_less_often(cold: Cold) -> None:
+    reader = cold.reader()
+    first = reader.due() - time.monotonic()
     time.sleep(0.1)
-    assert first < 0.001 < 0.1 / 50 <= reader.pause() < 0.1
+    assert first < 0.001 < 0.1 / 50 - 0.0005 <= reader.due() - time.monotonic() < 0.1
     reader.close()
 
 
-def test_a_thread_follows_and_ends(cold: int, content: bytes) -> None:
+def test_what_is_not_in_memory_is_left_to_the_reader(cold: Cold) -> None:
+    """No disk is asked: of the source only what the first segment shows is there."""
+    fd = os.open(cold.source, os.O_RDONLY)
+    os.fsync(fd)
+    os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
+    assert in_memory(cold.regions, cold.sources, 3 * HUGE, HUGE) is False
+    os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_RANDOM)
+    for region in list(reverse())[:SEGMENT * HUGE // PART]:
+        os.pread(fd, PART, region.start + region.shift)
+    os.close(fd)
+    assert in_memory(cold.regions, cold.sources, 3 * HUGE, HUGE) is True
+    reader = cold.reader()
+    for segment in range(2):
+        read_alone(cold.fd, segment * SEGMENT)
+        assert reader.step()
+    assert {0, SEGMENT, *filled_by(range(1))} == set(there(cold.fd))
+    reader.close()
+
+
+def test_small_pieces_are_left_to_the_reader(cold: Cold) -> None:
+    block = HUGE // (PIECES + 1) // 4096 * 4096
+    many = RegionMap(2 * HUGE, [Region(n * block, (n + 1) * block, Kind.SOURCE, source=cold.regions.names[0], shift=0)
+                                for n in range(2 * HUGE // block)])
+    assert not in_memory(many, cold.sources, 0, HUGE)
+    assert in_memory(many, cold.sources, 0, HUGE // 2)
+
+
+def test_a_thread_follows_and_ends(cold: Cold, content: bytes) -> None:
     ahead, threads, descriptors = ReadAhead(), threading.active_count(), open_descriptors()
-    ahead.follow(7, cold)
+    cold.followed(ahead)
     assert threads + 1 == threading.active_count()
-    read_alone(cold, 0)
-    await_that(lambda: filled_by(range(1)) <= set(there(cold)))
-    assert {0, *filled_by(range(1))} == set(there(cold))
-    assert expected(content) == os.pread(cold, SIZE, 0)
+    read_alone(cold.fd, 0)
+    await_that(lambda: filled_by(range(1)) <= set(there(cold.fd)))
+    assert {0, *filled_by(range(1))} == set(there(cold.fd))
+    assert expected(content) == os.pread(cold.fd, SIZE, 0)
     ahead.leave(7)
     await_that(lambda: threading.active_count() == threads)
     assert descriptors == open_descriptors()
 
 
-def test_it_ends_by_itself_at_the_end_of_the_file(cold: int) -> None:
+def test_it_ends_by_itself_at_the_end_of_the_file(cold: Cold) -> None:
     ahead, threads = ReadAhead(), threading.active_count()
-    ahead.follow(7, cold)
-    os.pread(cold, SIZE, 0)
+    cold.followed(ahead)
+    os.pread(cold.fd, SIZE, 0)
     await_that(lambda: threading.active_count() == threads)
 
 
-def test_all_are_left_at_once(cold: int) -> None:
-    ahead, threads = ReadAhead(), threading.active_count()
-    for number in range(5):
-        ahead.follow(number, cold)
+def test_of_many_the_idlest_is_left(cold: Cold) -> None:
+    ahead, threads, descriptors = ReadAhead(), threading.active_count(), open_descriptors()
+    for number in range(MOST + 5):
+        cold.followed(ahead, number)
+        time.sleep(0.002)
+    await_that(lambda: open_descriptors() == descriptors + MOST)
+    ahead.leave(0)  # that one went
+    cold.followed(ahead, 100)
+    await_that(lambda: open_descriptors() == descriptors + MOST)
+    ahead.close()
+    await_that(lambda: threading.active_count() == threads)
+    assert descriptors == open_descriptors()
+
+
+def test_a_held_up_thread_gathers_no_descriptors(cold: Cold, monkeypatch: pytest.MonkeyPatch) -> None:
+    ahead, threads, descriptors, go_on = ReadAhead(), threading.active_count(), open_descriptors(), threading.Event()
+    monkeypatch.setattr(Reader, "step", lambda self: go_on.wait(10))
+    for number in range(5 * MOST):
+        cold.followed(ahead, number)
+    assert open_descriptors() <= descriptors + 2 * MOST
+    ahead.close()
+    go_on.set()
+    await_that(lambda: threading.active_count() == threads)
+    assert descriptors == open_descriptors()
+
+
+def test_without_a_thread_it_reads_alone(cold: Cold, monkeypatch: pytest.MonkeyPatch) -> None:
+    ahead, descriptors = ReadAhead(), open_descriptors()
+    with monkeypatch.context() as patched:
+        patched.setattr(threading.Thread, "start", refuse)
+        cold.followed(ahead)
+    assert descriptors == open_descriptors()
+    threads = threading.active_count()
+    cold.followed(ahead)
+    assert threads + 1 == threading.active_count()
     ahead.close()
     await_that(lambda: threading.active_count() == threads)
 
 
-def test_small_files_and_single_cores_need_nobody(cold: int, tmp_path: Path) -> None:
+def refuse(thread: threading.Thread) -> None:
+    raise RuntimeError("can't start new thread")
+
+
+def test_small_files_and_single_cores_need_nobody(cold: Cold) -> None:
     threads = threading.active_count()
-    small = tmp_path / "small"
-    small.write_bytes(bytes(SEGMENT * HUGE))
-    with small.open("rb") as file:
-        ReadAhead().follow(7, file.fileno())
+    small = RegionMap(SEGMENT * HUGE, [Region(0, SEGMENT * HUGE, Kind.SOURCE, source=cold.regions.names[0], shift=0)])
+    ReadAhead().follow(7, cold.fd, small, cold.sources)
     cores = os.sched_getaffinity(0)
     os.sched_setaffinity(0, {min(cores)})
     try:
-        ReadAhead().follow(7, cold)
+        cold.followed(ReadAhead())
     finally:
         os.sched_setaffinity(0, cores)
     assert threads == threading.active_count()
 
 
-def test_what_cannot_be_read_ends_it(tmp_path: Path, content: bytes) -> None:
-    """The source was cut off meanwhile: nothing is said, for the reader is told when it gets there."""
-    source = tmp_path / "source"
-    source.write_bytes(content)
-    with source.open("rb") as file:
-        fd = compose(reverse(), {"s": file.fileno()}, lambda offset, length: b"", image_directory())
-    ahead, threads = ReadAhead(), threading.active_count()
-    read_alone(fd, 0)
-    os.truncate(source, 0)
-    ahead.follow(7, fd)
-    await_that(lambda: threading.active_count() == threads)
-    assert set(there(fd)) <= {0, 1}
+def test_what_cannot_be_read_is_the_readers(cold: Cold) -> None:
+    """The source was cut off meanwhile: nothing is filled, and the reader is told when it gets there."""
+    read_alone(cold.fd, 0)
+    os.truncate(cold.source, 0)
+    reader = cold.reader()
+    assert reader.step()
+    assert {0} == set(there(cold.fd))
     with pytest.raises(OSError):
-        os.pread(fd, 4096, HUGE)
-    os.close(fd)
+        os.pread(cold.fd, 4096, HUGE)
+    reader.close()
 
 
 @pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="on one core nobody reads ahead")

@@ -160,16 +160,16 @@ static bool release_backed(struct table *table, const struct request *request, i
 enum outcome do_release(struct table *table, const struct request *request, struct replies *replies,
 			struct turns *turns)
 {
-	struct sources *sources;
-	char *place;
+	struct sources *sources = table_hold_sources(table, request->ino);
+	char *place = NULL;
 	bool done;
 
-	if (!(place = replies_place(replies, sizeof(struct reply))))
-		return UNKNOWN;
-	sources = table_hold_sources(table, request->ino);
 	if (!sources)
 		return UNKNOWN;
-	done = !sources->slot || release_backed(table, request, replies->device, sources, turns);
+	/* nobody's answer waits until a file is closed, and there is room for this one before it is counted */
+	done = (!sources->slot || replies_send(replies)) && (place = replies_place(replies, sizeof(struct reply)));
+	if (done && sources->slot)
+		done = release_backed(table, request, replies->device, sources, turns);
 	table_release_sources(table, sources);
 	if (!done)
 		return UNKNOWN;
