@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from bench import placement, profile, trees
+from bench import pairs, placement, profile, trees
 from bench.run import in_turn
 from bench.servers import daemon
 from bench.store import COARSE, FINE, PIECES, Layout, Store, trim
 from bench.subjects import SUBJECTS
 from bench.tools import MissingError, need, run
-from bench.workloads import FILE_SIZE, WORKLOADS
+from bench.workloads import FILE_SIZE, WORKLOADS, Workload
 
 
 def test_a_tool_that_fails_is_named_with_its_last_line() -> None:
@@ -116,3 +116,20 @@ def test_no_subject_has_a_place_of_its_own() -> None:
                 before.setdefault(name, set()).add(row[place - 1])
     assert all(sorted(seen) == sorted([*range(len(subjects))] * 2) for seen in places.values())
     assert all(len(names) > 1 for names in before.values())
+
+
+@pytest.mark.parametrize("row", pairs.ROWS, ids=lambda row: row.name)
+def test_pairs_take_turns(row: Workload, tmp_path: Path) -> None:
+    """Each has as many turns as the others, of a whole number of operations, and a write changes no size."""
+    file = tmp_path / "file"
+    file.write_bytes(bytes(24 << 20))
+    turns = pairs.measure(row, {"one": file, "other": file, "third": file}, 5)
+    assert [4, 4, 4] == list(map(len, turns.values())) or row.rw.startswith("rand")
+    assert len({len(found) for found in turns.values()}) == 1 < min(map(min, turns.values()))
+    assert file.stat().st_size == 24 << 20
+    assert (file.read_bytes() == bytes(24 << 20)) is not row.writes
+
+
+def test_pairs_compare_medians() -> None:
+    turns = {"file": [10.0, 11.0, 90.0], "bind mount": [22.0, 1.0, 99.0]}
+    assert pairs.ratio(turns, "bind mount") == 0.5
