@@ -78,8 +78,9 @@ class Ledger:
         self._table = table
 
     def entries(self) -> list[Entry]:
-        """Every open inode that was written down."""
-        return [entry for _, entry in self._scan()]
+        """Every open inode that was written down, by slot."""
+        inos = sorted(self._slots, key=self._slots.__getitem__)
+        return [entry for entry in map(self.get, inos) if entry is not None]
 
     def get(self, ino: int) -> Entry | None:
         """An inode's entry; None when it is not open."""
@@ -142,8 +143,10 @@ class Ledger:
 
     def _journal(self, word: int) -> list[int]:
         """A word of each record but the one that may be half written."""
-        column: list[int] = self._words[1 + word:_FIRST:_RECORD].tolist()
-        del column[self._words[0] % JOURNAL]
+        position = self._words[0]
+        column: list[int] = self._words[1 + word:1 + min(position, JOURNAL) * _RECORD:_RECORD].tolist()
+        if position >= JOURNAL:
+            del column[position % JOURNAL]
         return column
 
     def _slot(self, ino: int) -> int | None:
@@ -173,6 +176,8 @@ class Ledger:
         words[at + 2] = entry.handles
 
     def _scan(self) -> Iterator[tuple[int, Entry]]:
+        if not self._words[0]:  # nothing was ever written: no page of it need be there
+            return
         handles = self._words[_FIRST + 2::WORDS].tolist()
         for slot, count in enumerate(handles):
             if count:
