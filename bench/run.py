@@ -211,8 +211,8 @@ def settle(workload: Workload, before: Workload | None, sources: Collection[Path
     """Before a row: nothing is left to be written, and its subjects' sources are warm; for writes in single pages.
 
     What a write into the page cache costs depends on how large the folio is that it finds there. Reads find what
-    read-ahead leaves, in every round alike. Which memory the host gave for a page makes a tenth of what is read from
-    it: before a row of reads from the page cache nobody has any, and each fills his own when it is his turn.
+    read-ahead leaves, in every round alike. How pages lie in memory makes up to half of
+    what is read from them: before a row of reads from the page cache nobody has any, and each fills his own in turn.
     """
     os.sync()
     if workload.cold:

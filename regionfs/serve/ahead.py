@@ -73,7 +73,7 @@ class Reader:
 
     def _fill(self, number: int) -> None:
         offset, length = number * self._huge, self._length(number)
-        if not self._there(number) and in_memory(self._regions, self._sources, offset, length):
+        if not self._there(number) and all_cached(self._regions, self._sources, offset, length):
             pages.fill(self._fd, offset, length)
 
     def _there(self, number: int) -> bool:
@@ -83,7 +83,7 @@ class Reader:
         return min(self._huge, self._regions.size - number * self._huge)
 
 
-def in_memory(regions: RegionMap, sources: Sources, offset: int, length: int) -> bool:
+def all_cached(regions: RegionMap, sources: Sources, offset: int, length: int) -> bool:
     """True when all that the sources have of a range is in the page cache; False also when it is in many pieces.
 
     SourceError or OSError when a source cannot be opened any more.

@@ -237,10 +237,7 @@ class Backings:
 
     def _counted(self, unique: int) -> bool:
         """True for a request that came again and had been counted before its server died."""
-        if not unique & UNIQUE_RESEND:
-            return False
-        with self._lock:
-            return self._ledger.counted(unique & ~UNIQUE_RESEND)
+        return bool(unique & UNIQUE_RESEND) and self._ledger.counted(unique & ~UNIQUE_RESEND)
 
     def _first(self, node: FileNode, opened: Opened, flags: int) -> Entry | None:
         """How an inode that nobody has open is served; None: from now on in userspace.

@@ -43,7 +43,7 @@ _KEPT = codec.pack(OpenOut(0, abi.FOPEN_KEEP_CACHE))
 _LARGE = 64 << 10  # bytes of a READ that the loop answers out of a mapping, while the watchman is awake
 _OPEN, _READ, _WRITE = int(Opcode.OPEN), int(Opcode.READ), int(Opcode.WRITE)
 
-KEPT = 2  # pairs of buffers; each is cleared when it is made, which takes longer than most requests
+BUFFERS = 2  # pairs kept; each is cleared when it is made, which takes longer than most requests
 
 
 class Server:
@@ -69,7 +69,7 @@ class Server:
                                   self._forget_at_open, self.iomap)
         self._relay = Relay(self._lead)
         self._late = Late()
-        self._buffers: deque[tuple[memoryview, memoryview]] = deque(maxlen=KEPT)  # of threads that led before
+        self._buffers: deque[tuple[memoryview, memoryview]] = deque(maxlen=BUFFERS)  # of threads that led before
         self._broken: OSError | None = None  # what ended the serving before the mount was gone
 
     def run(self, resume: bool = False) -> None:
