@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import errno
 import logging
+import mmap
 import os
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -43,7 +44,7 @@ _KEPT = codec.pack(OpenOut(0, abi.FOPEN_KEEP_CACHE))
 _LARGE = 64 << 10  # bytes of a READ that the loop answers out of a mapping, while the watchman is awake
 _OPEN, _READ, _WRITE = int(Opcode.OPEN), int(Opcode.READ), int(Opcode.WRITE)
 
-BUFFERS = 2  # pairs kept; each is cleared when it is made, which takes longer than most requests
+BUFFERS = 2  # pairs kept for who leads next
 
 
 class Server:
@@ -127,7 +128,7 @@ class Server:
         try:
             buffers = self._buffers.pop()
         except IndexError:
-            buffers = memoryview(bytearray(self._request_size)), memoryview(bytearray(self._reply_size))
+            buffers = _buffer(self._request_size), _buffer(self._reply_size)
         try:
             self._serve(relay, *buffers)
         finally:
@@ -308,3 +309,8 @@ class Server:
 def _unique(buffer: memoryview, size: int) -> int:
     """The request's number as far as one came, so that a malformed request does not hang its caller."""
     return int.from_bytes(buffer[8:16], "little") if size >= 16 else 0
+
+
+def _buffer(size: int) -> memoryview:
+    """Anonymous memory, which is there page by page as it is used: most requests and replies are short."""
+    return memoryview(mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS))

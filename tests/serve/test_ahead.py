@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 import os
 import threading
 import time
@@ -27,6 +28,7 @@ HUGE = 2 << 20
 SEGMENTS = 8
 SIZE = SEGMENTS * SEGMENT * HUGE - 4096  # so that the last huge page is a short one
 PART = 1 << 20                           # bytes of a region
+POPULATE_READ = 22                       # MADV_POPULATE_READ, linux/mman.h
 
 
 @pytest.fixture(autouse=True)
@@ -41,12 +43,21 @@ def content() -> bytes:
 
 
 class Cold(NamedTuple):
-    """A composed file that shows the regions of a source in reverse; nothing of it is cached, the source is."""
+    """A composed file that shows the regions of a source in reverse; nothing of it is cached, the source is.
+
+    Both are mapped: a machine may page out at any time what nobody maps (DAMON's schemes do).
+    """
 
     fd: int
     regions: RegionMap
     sources: Sources
     source: Path
+    mapped: mmap.mmap         # of the composed file: what there() saw
+    source_mapped: mmap.mmap  # all of it
+
+    def there(self) -> set[int]:
+        """The huge pages that are wholly cached; they stay."""
+        return there(self.fd, self.mapped)
 
     def reader(self, ino: int = 7) -> Reader:
         return Reader(ino, self.fd, self.regions, self.sources, HUGE)
@@ -68,8 +79,17 @@ def cold(tmp_path: Path, content: bytes) -> Iterator[Cold]:
         assert spec.regions is not None
         key, = spec.sources
         fd = compose(spec.regions, {key: sources.fd(key)}, lambda offset, length: b"", image_directory())
-        yield Cold(fd, spec.regions, sources, source)
+        with mapping(fd) as mapped, mapping(sources.fd(key)) as source_mapped:
+            source_mapped.madvise(POPULATE_READ)
+            yield Cold(fd, spec.regions, sources, source, mapped, source_mapped)
         os.close(fd)
+
+
+def mapping(fd: int) -> mmap.mmap:
+    """All of a file; what is touched is read by itself."""
+    mapped = mmap.mmap(fd, SIZE, prot=mmap.PROT_READ)
+    mapped.madvise(mmap.MADV_RANDOM)
+    return mapped
 
 
 def reverse() -> RegionMap:
@@ -86,9 +106,12 @@ def expected(content: bytes) -> bytes:
     return b"".join(content[n:n + PART] for n in range(whole - PART, -1, -PART)) + content[whole:]
 
 
-def there(fd: int) -> list[int]:
-    """The huge pages that are wholly cached."""
-    return [n for n in range(-(-SIZE // HUGE)) if pages.cached(fd, n * HUGE, min(HUGE, SIZE - n * HUGE))]
+def there(fd: int, mapped: mmap.mmap) -> set[int]:
+    """The huge pages that are wholly cached; they stay."""
+    found = {n for n in range(-(-SIZE // HUGE)) if pages.cached(fd, n * HUGE, min(HUGE, SIZE - n * HUGE))}
+    for number in found:
+        mapped.madvise(POPULATE_READ, number * HUGE, min(HUGE, SIZE - number * HUGE))
+    return found
 
 
 def read_alone(fd: int, number: int) -> None:
@@ -106,10 +129,10 @@ def filled_by(segments: range) -> set[int]:
 
 
 def test_one_huge_page_is_filled_and_no_other(cold: Cold) -> None:
-    assert [] == there(cold.fd)
+    assert set() == cold.there()
     for number in (5, 0, SEGMENTS * SEGMENT - 1):
         read_alone(cold.fd, number)
-    assert [0, 5, SEGMENTS * SEGMENT - 1] == there(cold.fd)
+    assert {0, 5, SEGMENTS * SEGMENT - 1} == cold.there()
     assert not pages.cached(cold.fd, HUGE, 4096)
     assert not pages.cached(cold.fd, 4 * HUGE, 2 * HUGE)
 
@@ -120,7 +143,7 @@ def test_nothing_is_filled_before_a_reader_came(cold: Cold) -> None:
     os.pread(cold.fd, 4096, 3 * HUGE)
     assert reader.step()
     assert not pages.cached(cold.fd, HUGE, HUGE)
-    assert set() == set(there(cold.fd)) & filled_by(range(SEGMENTS))
+    assert set() == cold.there() & filled_by(range(SEGMENTS))
     reader.close()
 
 
@@ -131,8 +154,8 @@ def test_segments_are_filled_as_the_reader_gets_to_them(cold: Cold) -> None:
         more = reader.step()
         assert more == (segment + 1 < SEGMENTS)
         end = min(segment + min(2**segment, AHEAD), SEGMENTS)
-        assert filled_by(range(end)) | {n * SEGMENT for n in range(segment + 1)} == set(there(cold.fd))
-    assert list(range(SEGMENTS * SEGMENT)) == there(cold.fd)
+        assert filled_by(range(end)) | {n * SEGMENT for n in range(segment + 1)} == cold.there()
+    assert set(range(SEGMENTS * SEGMENT)) == cold.there()
     reader.close()
 
 
@@ -146,6 +169,7 @@ def test_it_looks_ever_less_often(cold: Cold) -> None:
 
 def test_what_is_not_in_memory_is_left_to_the_reader(cold: Cold) -> None:
     """No disk is asked: of the source only what the first segment shows is there."""
+    cold.source_mapped.close()
     fd = os.open(cold.source, os.O_RDONLY)
     os.fsync(fd)
     os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
@@ -159,7 +183,7 @@ def test_what_is_not_in_memory_is_left_to_the_reader(cold: Cold) -> None:
     for segment in range(2):
         read_alone(cold.fd, segment * SEGMENT)
         assert reader.step()
-    assert {0, SEGMENT, *filled_by(range(1))} == set(there(cold.fd))
+    assert {0, SEGMENT, *filled_by(range(1))} == cold.there()
     reader.close()
 
 
@@ -176,8 +200,8 @@ def test_a_thread_follows_and_ends(cold: Cold, content: bytes) -> None:
     cold.followed(ahead)
     assert threads + 1 == threading.active_count()
     read_alone(cold.fd, 0)
-    eventually(lambda: filled_by(range(1)) <= set(there(cold.fd)))
-    assert {0, *filled_by(range(1))} == set(there(cold.fd))
+    eventually(lambda: filled_by(range(1)) <= cold.there())
+    assert {0, *filled_by(range(1))} == cold.there()
     assert expected(content) == os.pread(cold.fd, SIZE, 0)
     ahead.leave(7)
     eventually(lambda: threading.active_count() == threads)
@@ -252,7 +276,7 @@ def test_what_cannot_be_read_is_the_readers(cold: Cold) -> None:
     os.truncate(cold.source, 0)
     reader = cold.reader()
     assert reader.step()
-    assert {0} == set(there(cold.fd))
+    assert {0} == cold.there()
     with pytest.raises(OSError):
         os.pread(cold.fd, 4096, HUGE)
     reader.close()
@@ -264,20 +288,36 @@ def test_mounted(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "source").write_bytes(content)
     regions = [{"source": "source", "offset": region.start + region.shift, "length": region.end - region.start}
                for region in reverse()]
-    with Mount(tmp_path, {"f": {"regions": regions}}) as mount, Worker() as worker:
+    with (open(tmp_path / "source", "rb") as source, mapping(source.fileno()) as source_mapped,
+          Mount(tmp_path, {"f": {"regions": regions}}) as mount, Worker() as worker):
+        source_mapped.madvise(POPULATE_READ)
+        pid = mount.status()["pid"]
+        # the machine may page out what was filled, before it is mapped
+        assert any(first_segment_is_filled(worker, mount.path / "f", pid, content) for _ in range(3))
         handle = worker.open(mount.path / "f")
-        assert expected(content)[:HUGE] == worker.call("pread", handle, 0, HUGE)
-        fd = composed_of(mount.status()["pid"])
-        try:
-            eventually(lambda: filled_by(range(1)) <= set(there(fd)))
-            end = SEGMENT * HUGE + 2 * HUGE  # what the kernel may have read ahead by itself
-            assert not any(pages.cached(fd, place, 4096) for place in range(end, SIZE, 4096))
-            seen = b"".join(worker.run([("pread", handle, n, PART) for n in range(0, SIZE, PART)]))
-            assert expected(content) == seen
-            assert (0, 0) == mount.served("f")
-            worker.call("close", handle)
-        finally:
-            os.close(fd)
+        seen = b"".join(worker.run([("pread", handle, n, PART) for n in range(0, SIZE, PART)]))
+        assert expected(content) == seen
+        assert (0, 0) == mount.served("f")
+        worker.call("close", handle)
+
+
+def first_segment_is_filled(worker: Worker, path: Path, pid: int, content: bytes) -> bool:
+    """Whether it is, soon after its first huge page was read; and not much more."""
+    handle = worker.open(path)
+    fd = composed_of(pid)
+    os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
+    try:
+        with mapping(fd) as mapped:
+            assert expected(content)[:HUGE] == worker.call("pread", handle, 0, HUGE)
+            end = time.monotonic() + 5
+            while not (filled := filled_by(range(1)) <= there(fd, mapped)) and time.monotonic() < end:
+                time.sleep(0.001)
+        read_ahead = SEGMENT * HUGE + 2 * HUGE  # the kernel's own may be there too
+        assert not any(pages.cached(fd, place, 4096) for place in range(read_ahead, SIZE, 4096))
+    finally:
+        os.close(fd)
+        worker.call("close", handle)
+    return filled
 
 
 def composed_of(pid: int) -> int:
