@@ -30,8 +30,7 @@ RESULTS = table.BENCH / "results" / "pairs"
 SOURCE = table.BENCH / "pairs.c"
 BIND = "bind mount"
 NAMES = (FILE, PASSTHROUGH, BIND)
-ROWS = tuple(row for row in WORKLOADS
-             if row.cold or (row.direct and row.jobs == row.depth == 1 and not row.placement and row.group == "short"))
+ROWS = tuple(row for row in WORKLOADS if row.disk_decides)
 
 Turns = dict[str, list[float]]  # subject -> nanoseconds of an operation, by turn
 

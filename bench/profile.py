@@ -20,7 +20,7 @@ from pathlib import Path
 from statistics import median
 
 from bench.placement import free_memory, idling
-from bench.run import RESULTS, measure, settle, start_all, stores
+from bench.run import RESULTS, measure, settled, start_all, stores
 from bench.subjects import SUBJECTS, Subject
 from bench.table import amount
 from bench.tools import MissingError, need
@@ -69,17 +69,19 @@ def profiles(workloads: Sequence[Workload], subjects: Sequence[Subject], runs: i
         for workload in workloads:
             for subject in (row for row in subjects if row.name in views and row.does(workload)):
                 view = views[subject.name][workload.direct]
-                settle(workload, None, view.sources)
+                unit = "bytes" if workload.sequential else "operations"
                 seen, speeds = Samples(), []
-                for _ in range(runs):
-                    figures = measure(workload, subject, view, made["disk"], seconds, perf)
-                    if "error" in figures:  # refused
-                        print(f"bench.profile: {workload.name}, {subject.name}: {figures['error']}", file=sys.stderr)
-                        break
-                    seen.update(samples(report(data)))
-                    speeds.append(figures["bytes_per_second" if workload.sequential else "operations_per_second"])
-                else:
-                    yield workload, subject, table(workload, subject, seen, median(speeds))
+                with settled(workload, None, view.sources):
+                    for _ in range(runs):
+                        figures = measure(workload, subject, view, made["disk"], seconds, perf)
+                        if "error" in figures:  # refused
+                            print(f"bench.profile: {workload.name}, {subject.name}: {figures['error']}",
+                                  file=sys.stderr)
+                            break
+                        seen.update(samples(report(data)))
+                        speeds.append(figures[f"{unit}_per_second"])
+                    else:
+                        yield workload, subject, table(workload, subject, seen, median(speeds))
 
 
 def report(data: Path) -> str:

@@ -4,7 +4,8 @@
                         [--as-is] [--out FILE]
 
 All subjects stay mounted during the run. A round goes through the workloads, and for each through the
-subjects, beginning with another one each time; noise that comes and goes meets all of them alike.
+subjects, beginning with another one each time, where a disk decides several times; noise that comes and goes
+meets all of them alike.
 The method is in bench/README.md; bench/table.py reads the result.
 """
 
@@ -33,8 +34,8 @@ from bench import table
 from bench.peers import libfuse_version, newer_version
 from bench.placement import cores, free_memory, halt_poll, idling, pinned
 from bench.servers import View
-from bench.store import COARSE, FINE, PIECES, Store, trim, warm
-from bench.subjects import SUBJECTS, Subject
+from bench.store import COARSE, FINE, PIECES, Store, hold, trim, warm
+from bench.subjects import SUBJECTS, TURNS, Subject
 from bench.tools import MissingError
 from bench.workloads import FILE_SIZE, SAME_CORE, WORKLOADS, Workload, run
 from regionfs.cli.wakeups import microseconds
@@ -47,6 +48,7 @@ QUICK = ("read sequential 128 KiB, first touch", "read random 4 KiB, buffered", 
          "read random 4 KiB, O_DIRECT, two cores")
 CACHES = Path("/proc/sys/vm/drop_caches")
 Views = dict[str, dict[bool, View]]  # subject -> O_DIRECT? -> where it shows the bytes
+Cell = tuple[Workload, Subject, int]  # which of its turns in the round
 
 
 def arguments() -> argparse.Namespace:
@@ -54,7 +56,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--quick", action="store_true", help="one short round, for a look; not for the README")
     parser.add_argument("--rounds", type=int)
     parser.add_argument("--seconds", type=float, help="of each measurement")
-    parser.add_argument("--minutes", type=float, default=15.5, help="no round begins that would not end within")
+    parser.add_argument("--minutes", type=float, default=16.5, help="no round begins that would not end within")
     parser.add_argument("--subject", action="append", help="only this one (and the file); may be repeated")
     parser.add_argument("--workload", action="append", help="only names that contain this; may be repeated")
     parser.add_argument("--as-is", action="store_true",
@@ -166,7 +168,7 @@ def measure(workload: Workload, subject: Subject, view: View, store: Store, seco
                 read_through(first)
             with subject.start(store) as anew:
                 return run(workload, anew.path, seconds, drop_cache=False, before=before)
-        if workload.first_touch or workload.warm:
+        if workload.first_touch or (workload.warm and subject.keeps_cache):
             read_through(view)
         if workload.direct:
             os.sync()
@@ -174,7 +176,8 @@ def measure(workload: Workload, subject: Subject, view: View, store: Store, seco
             forget()
         if workload.placement:
             return run_placed(workload, view, seconds, before)
-        return run(workload, view.path, seconds, drop_cache=subject.own_cache, before=before)
+        with hold([view.path] if workload.warm and subject.keeps_cache else []):
+            return run(workload, view.path, seconds, drop_cache=subject.own_cache, before=before)
     except (RuntimeError, OSError) as error:
         return {"error": str(error).splitlines()[0]}
     finally:
@@ -183,12 +186,11 @@ def measure(workload: Workload, subject: Subject, view: View, store: Store, seco
 
 
 def read_through(view: View) -> None:
-    """Every byte once: source and view are in the page cache then.
+    """Every byte once: the view is in the page cache then.
 
-    For a kernel may let go of pages that nobody used for some seconds. And a first touch fills the very pages that
-    were filled here and dropped again, rather than such as a host took back: see free_memory().
+    A first touch fills the very pages that were filled here and dropped again, rather than such as a host took back:
+    see free_memory().
     """
-    warm(view.sources, single_pages=False)
     subprocess.run(["cat", view.path], stdout=subprocess.DEVNULL, check=True)
 
 
@@ -207,49 +209,60 @@ def forget() -> None:
     CACHES.write_text("3")
 
 
-def settle(workload: Workload, before: Workload | None, sources: Collection[Path]) -> None:
-    """Before a row: nothing is left to be written, and its subjects' sources are warm; for writes in single pages.
+@contextlib.contextmanager
+def settled(workload: Workload, before: Workload | None, sources: Collection[Path]) -> Iterator[None]:
+    """Around a row: nothing is left to be written, and its subjects' sources are warm; for writes in single pages.
+
+    Reads that drop no cache of the sources hold them. Nothing is held while caches are dropped here.
 
     What a write into the page cache costs depends on how large the folio is that it finds there. Reads find what
     read-ahead leaves, in every round alike. How pages lie in memory makes up to half of
     what is read from them: before a row of reads from the page cache nobody has any, and each fills his own in turn.
     """
     os.sync()
-    if workload.cold:
-        return
-    if before is None or before.writes != workload.writes or workload.warm:
-        with contextlib.suppress(OSError):
-            forget()
-    warm(sources, single_pages=workload.writes)
+    if not workload.cold:
+        if before is None or before.writes != workload.writes or workload.warm:
+            with contextlib.suppress(OSError):
+                forget()
+        warm(sources, single_pages=workload.writes)
+    with hold(sources if workload.held else []):
+        yield
 
 
-def one_round(cells: Sequence[tuple[Workload, Subject]], views: Views, disk: Store, seconds: float,
-              ) -> Iterator[dict[str, Any]]:
+def one_round(cells: Sequence[Cell], views: Views, disk: Store, seconds: float) -> Iterator[dict[str, Any]]:
     """Every cell once, in this order."""
     before = None
     for workload, group in itertools.groupby(cells, key=lambda cell: cell[0]):
-        row = [(subject, views[subject.name][workload.direct]) for _, subject in group]
-        settle(workload, before, {path for _, view in row for path in view.sources})
+        row = [(subject, views[subject.name][workload.direct], turn) for _, subject, turn in group]
+        with settled(workload, before, {path for _, view, _ in row for path in view.sources}):
+            for subject, view, turn in row:
+                figures = measure(workload, subject, view, disk, seconds)
+                yield {"workload": workload.name, "subject": subject.name, "turn": turn,
+                       "load": os.getloadavg()[0], **figures}
         before = workload
-        for subject, view in row:
-            figures = measure(workload, subject, view, disk, seconds)
-            yield {"workload": workload.name, "subject": subject.name, "load": os.getloadavg()[0], **figures}
 
 
-def in_turn(workloads: Sequence[Workload], subjects: Sequence[Subject], number: int,
-            ) -> list[tuple[Workload, Subject]]:
-    """The cells of a round: each workload with each subject that does it.
+def in_turn(workloads: Sequence[Workload], subjects: Sequence[Subject], number: int) -> list[Cell]:
+    """The cells of a round: each workload with each subject that does it, then again with those that have more turns.
 
     In every round another one is first, and once all were, they go the other way round: nobody has a place or
-    a predecessor of his own.
+    a predecessor of his own. So it is with all further passes of all rounds.
     """
     cells = []
     for index, workload in enumerate(workloads):
         able = [subject for subject in subjects if subject.does(workload)]
-        turns, first = divmod(number + index, max(len(able), 1))
-        row = able[first:] + able[:first]
-        cells += [(workload, subject) for subject in (reversed(row) if turns % 2 else row)]
+        for turn in range(TURNS):
+            row = [subject for subject in able if subject.turns(workload) > turn]
+            passes = number * (TURNS - 1) + turn - 1 if turn else number
+            cells += [(workload, subject, turn) for subject in rotated(row, passes + index)]
     return cells
+
+
+def rotated(row: Sequence[Subject], passes: int) -> list[Subject]:
+    """The order of this pass: forwards from each of them in turn, then backwards."""
+    cycles, first = divmod(passes, max(len(row), 1))
+    way = list(reversed(row) if cycles % 2 else row)
+    return way[first:] + way[:first]
 
 
 def measure_all(options: argparse.Namespace, result: dict[str, Any], views: Views, disk: Store) -> None:

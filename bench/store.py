@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import mmap
 import os
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from bench.workloads import FILE_SIZE
+
+MADV_POPULATE_READ = 22  # linux/mman.h; since 5.14
 
 
 @dataclass(frozen=True)
@@ -88,3 +92,20 @@ def warm(paths: Iterable[Path], *, single_pages: bool) -> None:
                 os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_RANDOM)
             while file.readinto(buffer):
                 pass
+
+
+@contextmanager
+def hold(paths: Iterable[Path]) -> Iterator[None]:
+    """What is in the page cache of these files stays there: this process maps all of it, and reads what is missing.
+
+    A kernel may page out what nobody maps, even if it was read a second ago: DAMON's `pageout` with an `unmapped`
+    filter does. What is mapped is not dropped by drop_caches or POSIX_FADV_DONTNEED either. Raises OSError, also
+    before Linux 5.14.
+    """
+    with ExitStack() as stack:
+        for path in paths:
+            with path.open("rb") as file:
+                held = stack.enter_context(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
+            held.madvise(mmap.MADV_RANDOM)  # nothing is read ahead
+            held.madvise(MADV_POPULATE_READ)
+        yield

@@ -18,6 +18,8 @@ FEW = frozenset(("short",))
 MANY = FEW | {"depth 16", "mmap", "clients", "placement"}
 MOST = MANY | {"1 MiB"}
 
+TURNS = 3  # in a round, of those who meet the disk where it decides
+
 
 @dataclass(frozen=True)
 class Subject:
@@ -33,37 +35,46 @@ class Subject:
     own_cache: bool = True      # besides the page cache of its source; first touch drops it
     reads_only: bool = False
     fresh: bool = False         # its cache can only be dropped by starting it anew
+    keeps_cache: bool = True    # when it is opened again; else there is nothing to hold
+    on_disk: bool = False       # is compared where the disk decides
 
     def does(self, workload: Workload) -> bool:
         return workload.group in self.groups and not (workload.writes and self.reads_only)
 
+    def turns(self, workload: Workload) -> int:
+        """How often it is measured in each round."""
+        return TURNS if self.on_disk and workload.disk_decides else 1
 
-def peer(name: str, what: str, start: Start, groups: frozenset[str] = MOST, *, direct_store: str = "disk") -> Subject:
-    return Subject(name, what, start, groups, "peers", direct_store)
+
+def peer(name: str, what: str, start: Start, groups: frozenset[str] = MOST, *, direct_store: str = "disk",
+         keeps_cache: bool = False) -> Subject:
+    return Subject(name, what, start, groups, "peers", direct_store, keeps_cache=keeps_cache)
 
 
 SUBJECTS = (
-    Subject("file", "the file itself; with O_DIRECT this is the disk", plain, MOST | {"author"}, own_cache=False),
+    Subject("file", "the file itself; with O_DIRECT this is the disk", plain, MOST | {"author"}, own_cache=False,
+            on_disk=True),
     Subject("regionfs native", "64 regions, native engine, userspace mode; O_DIRECT over a tmpfs",
             regionfs(COARSE, "rw", "native", "userspace"), direct_store="memory"),
     Subject("regionfs pyfuse3", "64 regions, pyfuse3 engine, userspace mode; O_DIRECT over a tmpfs",
             regionfs(COARSE, "rw", "pyfuse3", "userspace"), FEW | {"depth 16"}, direct_store="memory"),
     Subject("regionfs passthrough", "the file as `whole`", regionfs(None, "rw", "native", "passthrough"),
-            MOST - {"placement"} | {"author"}),
+            MOST - {"placement"} | {"author"}, on_disk=True),
     Subject("regionfs composed", "64 regions, read-only", regionfs(COARSE, "ro", "native", "composed"),
             MOST - {"placement"}, reads_only=True, fresh=True),
     Subject("composed, 1,024 regions", "read-only, regions of 256 KiB",
             regionfs(FINE, "ro", "native", "composed"), FEW | {"1 MiB"}, reads_only=True, fresh=True),
-    Subject("bind mount", "the file's directory, bound", bind_mount, FEW | {"author"}, "peers", own_cache=False),
+    Subject("bind mount", "the file's directory, bound", bind_mount, FEW | {"author"}, "peers", own_cache=False,
+            on_disk=True),
     peer("passthrough_ll", "libfuse's C example over the file; O_DIRECT over a tmpfs",
          over_directory(lambda source, point: [peers.passthrough_ll(), "-f", "-o", f"source={source}", point]),
          direct_store="memory"),
     peer("passthrough_hp", "libfuse's C++ example over the file; O_DIRECT over a tmpfs",
          over_directory(lambda source, point: [peers.passthrough_hp(), "--foreground", source, point]),
-         MOST | {"author"}, direct_store="memory"),
+         MOST | {"author"}, direct_store="memory", keeps_cache=True),
     peer("passthrough_hp with passthrough", "the same of a newer libfuse, which lets the kernel read and write",
          over_directory(lambda source, point: [peers.passthrough_hp_newer(), "--foreground", source, point],
-                        passthrough=True), FEW | {"author"}),
+                        passthrough=True), FEW | {"author"}, keeps_cache=True),
     peer("nbdfuse", "nbdkit's split plugin, a file for each of 64 regions, under nbdfuse; O_DIRECT over a tmpfs",
          nbdfuse, MANY, direct_store="memory"),
     peer("qemu-storage-daemon", "its FUSE export of a VMDK, an extent for each of 64 regions; O_DIRECT over a tmpfs",

@@ -7,6 +7,7 @@ ratio of the median to the baseline's in the same run.
 from __future__ import annotations
 
 import sys
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from statistics import median
@@ -69,6 +70,13 @@ def cores(machine: Mapping[str, Any]) -> str:
     return f"{machine['cores']} cores of {machine['cpu']}{woken}{kept}"
 
 
+def runs(result: Result) -> str:
+    """How many there are of a cell."""
+    most = max(Counter((run["workload"], run["subject"]) for run in result["runs"]).values(), default=0)
+    more = f" ({most} of those who meet the disk where it decides)" if most > result["rounds"] else ""
+    return f"{result['rounds']} interleaved runs{more}"
+
+
 def markdown(result: Result) -> str:
     """A table for regionfs and one for the peers, with what they were measured on and who was missing."""
     here = result["machine"]
@@ -78,7 +86,7 @@ def markdown(result: Result) -> str:
     lines = [
         f"Linux {here['kernel']}, {cores(here)}, libfuse {here['libfuse']}{newer}, "
         f"{here['fio']}, Python {here['python']}; {result['started'][:10]}, commit {here['commit']}. "
-        f"Medians of {result['rounds']} interleaved runs ± half their range; "
+        f"Medians of {runs(result)} ± half their range; "
         "bold: ratio of medians to the file itself.",
         *_table(result, [name for name in present if name not in peers]),
         *_table(result, peers), "",

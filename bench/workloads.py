@@ -51,6 +51,16 @@ class Workload:
         return not (self.writes or self.direct or self.once)
 
     @property
+    def held(self) -> bool:
+        """Its sources are mapped while it is measured, so that they stay warm: see store.hold()."""
+        return not (self.writes or self.direct or self.cold)
+
+    @property
+    def disk_decides(self) -> bool:
+        """Runs of those who meet the disk here differ by 15 to 30 %."""
+        return self.cold or (self.direct and self.group == "short")
+
+    @property
     def engine(self) -> str:
         """libaio keeps O_DIRECT requests in flight; buffered ones need io_uring for that."""
         if self.mmap:

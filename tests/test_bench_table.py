@@ -34,6 +34,12 @@ def test_cells_are_medians_spreads_and_ratios() -> None:
     assert "1.50 GB/s ±250 %, **0.50**" == table.cell(RESULT, "seq", "mine", "bytes")
 
 
+def test_the_table_says_how_many_runs_a_cell_has() -> None:
+    """More than the rounds where there were several turns in each."""
+    assert "3 interleaved runs" == table.runs(RESULT)
+    assert "2 interleaved runs (3 of those who meet the disk where it decides)" == table.runs({**RESULT, "rounds": 2})
+
+
 def test_what_was_refused_or_missing_is_named() -> None:
     """A refused operation has its word in the cell, a missing subject its reason below the table."""
     assert "refused" == table.cell(RESULT, "rand", "mine", "operations")

@@ -2,7 +2,10 @@
 
 import mmap
 import os
+import re
 import subprocess
+from collections import Counter
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -10,10 +13,10 @@ import pytest
 from bench import pairs, placement, profile, trees
 from bench.run import in_turn
 from bench.servers import daemon
-from bench.store import COARSE, FINE, PIECES, Layout, Store, trim
-from bench.subjects import SUBJECTS
+from bench.store import COARSE, FINE, PIECES, Layout, Store, hold, trim
+from bench.subjects import SUBJECTS, TURNS
 from bench.tools import MissingError, need, run
-from bench.workloads import FILE_SIZE, WORKLOADS, Workload
+from bench.workloads import FILE_SIZE, WORKLOADS, Workload, command
 
 
 def test_a_tool_that_fails_is_named_with_its_last_line() -> None:
@@ -60,6 +63,32 @@ def test_what_was_written_past_the_end_of_sources_is_cut_off(tmp_path: Path) -> 
         os.truncate(path, FILE_SIZE // 2 + more)
     trim(paths)
     assert [FILE_SIZE // 2] * 2 == [path.stat().st_size for path in paths]
+
+
+def mapped(path: Path) -> list[int]:
+    """KiB in page tables, for each mapping of the file by this process."""
+    areas = re.split(r"^(?=[0-9a-f]+-[0-9a-f]+ )", Path("/proc/self/smaps").read_text(), flags=re.MULTILINE)
+    return [int(area.partition("\nRss:")[2].split()[0]) for area in areas if f" {path}\n" in area]
+
+
+def test_what_is_held_is_mapped_to_its_end(tmp_path: Path) -> None:
+    """Every page of each file, and none of them afterwards."""
+    paths = [tmp_path / "a", tmp_path / "b"]
+    for path, size in zip(paths, (8 << 20, mmap.PAGESIZE + 1), strict=True):
+        path.write_bytes(bytes(size))
+    with hold(paths):
+        assert [[8 << 10], [2 * mmap.PAGESIZE >> 10]] == [mapped(path) for path in paths]
+    assert [[], []] == [mapped(path) for path in paths]
+
+
+@pytest.mark.parametrize("row", WORKLOADS, ids=lambda row: row.name)
+def test_nothing_is_held_that_is_to_be_dropped(row: Workload) -> None:
+    """Sources in reads through warm page caches; the mount's own page cache where fio leaves it alone."""
+    ways = {"first touch": (True, False), "buffered": (True, True), "mmap": (True, True)}
+    way = row.name.rpartition(", ")[2]
+    assert (row.held, row.warm) == ((False, False) if row.writes else ways.get(way, (False, False)))
+    drops = "--invalidate=1" in command(row, Path("/f"), 1, drop_cache=True)
+    assert not (drops and row.warm)
 
 
 def test_free_memory_is_kept_and_given_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -110,12 +139,40 @@ def test_no_subject_has_a_place_of_its_own() -> None:
     for number in range(2 * len(subjects)):
         cells = in_turn(workloads, subjects, number)
         for workload in workloads:
-            row = [subject.name for cell, subject in cells if cell is workload]
+            row = [subject.name for cell, subject, turn in cells if cell is workload and turn == 0]
             for place, name in enumerate(row):
                 places.setdefault((workload.name, name), []).append(place)
                 before.setdefault(name, set()).add(row[place - 1])
     assert all(sorted(seen) == sorted([*range(len(subjects))] * 2) for seen in places.values())
     assert all(len(names) > 1 for names in before.values())
+
+
+@pytest.mark.parametrize("row", [row for row in WORKLOADS if row.disk_decides], ids=lambda row: row.name)
+def test_further_turns_have_no_places_of_their_own(row: Workload) -> None:
+    """Those who meet the disk go through the row again, each at each place as often, and nobody follows himself."""
+    able = [subject.name for subject in SUBJECTS if subject.does(row)]
+    more = ["file", "regionfs passthrough", "bind mount"]
+    places: Counter[tuple[str, int]] = Counter()
+    for rounds in range(2 * len(more)):
+        cells = in_turn([row], SUBJECTS, rounds)
+        passes = [[subject.name for _, subject, number in cells if number == turn] for turn in range(TURNS)]
+        assert [sorted(able), *[sorted(more)] * (TURNS - 1)] == [sorted(names) for names in passes]
+        assert [name for names in passes for name in names] == [subject.name for _, subject, _ in cells]
+        further = [name for names in passes[1:] for name in names]
+        assert all(one != other for one, other in pairwise(further))
+        places.update((name, place) for names in passes[1:] for place, name in enumerate(names))
+    assert {2 * (TURNS - 1)} == set(places.values())
+    assert len(more) ** 2 == len(places)
+
+
+def test_only_who_meets_the_disk_has_more_turns() -> None:
+    """In the patch author's rows and the short ones with O_DIRECT; everyone else has one in each row."""
+    cells = Counter((row.name, subject.name) for row, subject, _ in in_turn(WORKLOADS, SUBJECTS, 0))
+    more = {row for (row, _), turns in cells.items() if turns > 1}
+    assert {*(f"{verb} {shape}, O_DIRECT" for verb in ("read", "write")
+              for shape in ("sequential 128 KiB", "random 4 KiB")),
+            *(f"patch author's {rw}" for rw in ("read", "randread", "write", "randwrite"))} == more
+    assert {1, TURNS} == set(cells.values())
 
 
 @pytest.mark.parametrize("row", pairs.ROWS, ids=lambda row: row.name)
