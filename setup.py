@@ -15,12 +15,14 @@ def liburing() -> bool:
         return False
 
 
+def files(names: str, suffix: str) -> list[str]:
+    return [f"{LOOP}/{name}.{suffix}" for name in names.split()]
+
+
 ring = liburing()
 setup(ext_modules=[Extension(
-    "regionfs.serve._fast", [f"{LOOP}/{name}.c" for name in ("ledger", "loop", "module", "opens", "replies", "sources",
-                                                        "table", "turns", "windows")],
-    depends=[f"{LOOP}/{name}.h" for name in ("ledger", "loop", "opens", "replies", "requests", "table", "turns",
-                                              "windows")],
+    "regionfs.serve._fast", files("attributes ledger loop module opens replies sources table turns windows", "c"),
+    depends=files("attributes ledger loop opens replies requests table turns windows", "h"),
     define_macros=[("_GNU_SOURCE", None), ("_FILE_OFFSET_BITS", "64")] + [("HAVE_LIBURING", None)] * ring,
     libraries=["uring"] * ring,
     extra_compile_args=["-O2", "-Wall", "-Wextra", "-Wno-missing-field-initializers"], optional=True)])

@@ -56,6 +56,7 @@ class FileSystem:
         self._total: tuple[float, Tree | None, int] = (0, None, 0)  # blocks of all files: when, of which tree, how many
         self.on_change: Callable[[], None] = lambda: None  # called when inode numbers came or went
         self.on_share: Callable[[], None] = lambda: None   # called when the tree has changed
+        self.on_open: Callable[[int], None] = lambda ino: None  # called before an open looks at the sources
         self.userspace = True  # a file whose kernel mode fails may be served here
         self.knows: Callable[[int], bool] = lambda ino: False  # whether the kernel still holds an inode; may wait
         self.share()
@@ -184,6 +185,7 @@ class FileSystem:
         if flags & _ACCESS_KINDS != os.O_RDONLY and not node.spec.writable:
             raise OSError(errno.EROFS, node.spec.path)
         since, before = time.monotonic_ns(), node.cached
+        self.on_open(ino)
         node.told.begin_open()
         try:
             seen = [*map(node.sources.look, node.spec.sources)]
@@ -202,8 +204,8 @@ class FileSystem:
             node.cached = None  # until what the kernel holds was dropped
         news = None
         if node.spec.whole is not None:
-            news = node.told.wrong((seen[0].size, seen[0].mtime_ns, seen[0].ctime_ns))
-        return Opened(node.choice.mode, self._uncached(node), keep, stamps, settled, since, news)
+            news = node.told.wrong(seen[0].shown)
+        return Opened(node.choice.mode, self.uncached(node), keep, stamps, settled, since, news)
 
     def fits_whole(self, node: FileNode, opened: Opened) -> bool:
         """False for a fixed-size passthrough file whose source has grown: its handles would see that."""
@@ -354,7 +356,7 @@ class FileSystem:
             raise OSError(errno.EPERM, os.fsdecode(name))
         return _fd(node, node.spec.whole)
 
-    def _uncached(self, node: FileNode) -> bool:
+    def uncached(self, node: FileNode) -> bool:
         """True for files whose reads and writes must not go through the kernel's page cache.
 
         Writers of bytes shown elsewhere: a cached write holds pages locked while the others' are

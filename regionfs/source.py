@@ -99,10 +99,11 @@ class Sources:
 
     def look(self, key: str) -> SourceFacts:
         """What the source's path shows now. Raises SourceError when that cannot serve any more."""
-        seen = self._seen.get(key)
-        if seen is not None and seen[1].hold(seen[0]):
-            return seen[1]
         spec, first = self._specs[key], self._facts[key]
+        seen = self._seen.get(key, (str(spec.place), first))
+        if self._steady(key, seen[1]) and seen[1].hold(seen[0]):
+            self._seen.setdefault(key, seen)
+            return seen[1]
         now = inspect_source(spec.place, writable=key in self._rw, confine=_confine(spec, self._confine))
         if now == first:
             now = first  # one copy is enough
@@ -112,10 +113,18 @@ class Sources:
             raise SourceError(f"{spec.path} has {now.size} bytes, the manifest pins {spec.size}")
         if now.size < self._needed.get(key, 0):
             raise SourceError(f"{spec.path} shrank to {now.size} bytes; the map needs {self._needed[key]}")
-        # a file system may turn read-only, and the way beneath a directory is to be gone each time
-        if now.kind == "file" and key not in self._rw and self._confine is None:
-            self._seen[key] = str(spec.place), now
+        if self._steady(key, now):
+            self._seen[key] = seen[0], now
         return now
+
+    def _steady(self, key: str, facts: SourceFacts) -> bool:
+        """Whether look() would find nothing else as long as these facts hold.
+
+        A file system may turn read-only, and the way beneath a directory is to be gone each time.
+        """
+        spec = self._specs[key]
+        return (facts.kind == "file" and key not in self._rw and self._confine is None
+                and spec.size in (None, facts.size) and facts.size >= self._needed.get(key, 0))
 
     def unchanged(self, key: str) -> tuple[str, SourceFacts] | None:
         """What shows that look() would find nothing new, for a regular file that is not written by this key.

@@ -148,6 +148,17 @@ class Tree:
             generation = generations.get(path, 0) if generations else 0
             self._add(FileNode(self._inode(path, generation), spec, choices[path], sources, generation))
 
+    def place(self, node: FileNode) -> tuple[int, bytes] | None:
+        """Directory and name that lead to a file; None when it has none any more."""
+        if self.files.get(node.spec.path) is not node:
+            return None
+        *above, name = os.fsencode(node.spec.path).split(b"/")
+        directory = self.nodes[ROOT]
+        for part in above:
+            assert isinstance(directory, Directory)
+            directory = directory.children[part]
+        return directory.ino, name
+
     def renew(self, node: FileNode) -> FileNode:
         """Give a file another inode number; open handles keep the old one. Returns its new node."""
         generation = node.generation + 1

@@ -51,6 +51,11 @@ class SourceFacts(NamedTuple):
         """Equal as long as nobody replaced, resized or wrote the source (DESIGN section 4, coherence)."""
         return (self.device, self.inode, self.rdev, self.size, self.mtime_ns, self.ctime_ns)
 
+    @property
+    def shown(self) -> tuple[int, ...]:
+        """What stat(2) tells of changes: size and times."""
+        return (self.size, self.mtime_ns, self.ctime_ns)
+
     def settled(self, limit: int) -> bool:
         """True when its time stamps (ns) are below `limit`; a disk's say nothing of who else writes to it."""
         return self.kind == "file" and self.mtime_ns < limit and self.ctime_ns < limit

@@ -179,6 +179,13 @@ class Backings:
         finally:
             self._give_back(node.ino)
 
+    def hand_over_unopened(self, node: FileNode, give: Callable[[int, int], None]) -> None:
+        """The same of a file that nobody has opened yet."""
+        with self._lock:
+            at = self._ledger.reserve(node.ino)
+            if at is not None:
+                give(at, 1)
+
     def close(self) -> None:
         """Let go of every composed file; handles that are still open go on."""
         self._ahead.close()

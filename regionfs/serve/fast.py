@@ -1,10 +1,12 @@
-"""The fast path: READs, WRITEs and OPENs that a compiled loop answers, taught by what Python answered.
+"""The fast path: the common requests that a compiled loop answers, taught by what Python answered.
 
 The loop (loop/*.c, optional) answers what lies in maps that it knows and, for a READ, in the page cache; all
 else comes here. After Python has answered a READ or WRITE that the loop did not know, the loop learns the
 file's map and the descriptors behind the range; after an OPEN that found the page cache still true, what the
-sources were then; after a second one in passthrough, also where its handles are counted: see backing. When the
-tree of files changes it forgets everything.
+sources were then, and what stat(2) shows of them; after a second one in passthrough, also where its handles are
+counted: see backing. When a mount begins nobody holds anything of it, so all this is learned beforehand. An open
+that Python answers begins by having the loop tell nothing of the file. When the tree of files changes it forgets
+everything.
 Without the compiled module, or with REGIONFS_FAST=0, every request comes here.
 """
 
@@ -12,18 +14,22 @@ from __future__ import annotations
 
 import os
 import stat
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from itertools import islice
 from typing import TYPE_CHECKING
 
 from regionfs.descriptors import duplicates
 from regionfs.errors import RegionfsError
-from regionfs.fs import FileSystem
+from regionfs.fs import SETTLED_NS, FileSystem
 from regionfs.manifest.inspect import SourceFacts
 from regionfs.modes.choose import Mode
+from regionfs.serve.entries import entry_out
 from regionfs.serve.ledger import Ledger
 from regionfs.serve.relay import TURN, Relay
 from regionfs.tree import FileNode
+from regionfs.units import MAX_OFFSET
 from regionfs.wire import device
 
 if TYPE_CHECKING:
@@ -31,6 +37,11 @@ if TYPE_CHECKING:
 
 IDLE = 30          # seconds without a request after which no source stays mapped
 MOST_SOURCES = 16  # of a file whose OPENs the loop answers: each is a stat(2)
+MOST_FILES, MOST_REGIONS = 1 << 15, 64  # learned when a mount begins, which a file takes 20 us longer for
+
+Known = list[tuple[str, SourceFacts]]  # of each source its path and what was found there
+HandOver = Callable[[FileNode, Callable[[int, int], None]], None]
+_NOTHING = (b"", False, 0, b"")
 
 
 def table(poll: int = 0) -> Table | None:
@@ -47,18 +58,22 @@ def table(poll: int = 0) -> Table | None:
 class FastPath:
     """Receives requests of one connection, answering the common ones by itself."""
 
-    def __init__(self, fs: FileSystem, fd: int, poll: int = 0, ledger: Ledger | None = None) -> None:
+    def __init__(self, fs: FileSystem, fd: int, poll: int = 0, ledger: Ledger | None = None, *,
+                 shows: bool = True) -> None:
         """`poll`: microseconds that the loop stays awake for the next request.
 
-        `ledger`: where handles on backing ids of this very descriptor are written down.
+        `ledger`: where handles on backing ids of this very descriptor are written down. `shows`: whether names and
+        attributes are told by the loop, too.
         """
-        self._fs, self._device = fs, fd
+        self._fs, self._device, self._shows = fs, fd, shows
         self._table = table(poll)
         self._counts_handles = self._table is not None and ledger is not None
         if self._table is not None and ledger is not None:
             ledger.share(self._table)
         os.set_blocking(fd, self._table is None)  # the loop asks whether there is more, and waits in poll(2)
         fs.on_share = self.forget
+        if self._table is not None:
+            fs.on_open = self._table.hide
 
     def receive(self, request: memoryview, answer: memoryview, relay: Relay) -> int | None:
         """Bytes of the next request, negative for a READ that would wait for a disk.
@@ -83,9 +98,7 @@ class FastPath:
             self._learn_map(self._table, epoch, node)
             keys = {0: node.spec.sources[0]} if regions is None else dict(regions.targets(offset, length))
             for target, key in keys.items():
-                if not self._table.use(epoch, ino, target, node.sources.fd(key)):
-                    self.forget()
-                    return
+                self._table.use(epoch, ino, target, node.sources.fd(key))
 
     def learn_open(self, ino: int) -> None:
         """After an OPEN for reading in userspace that kept the page cache: have the next ones answered by the loop."""
@@ -94,40 +107,79 @@ class FastPath:
         epoch = self._table.epoch
         with _gone_is_fine():
             node = self._fs.file(ino)
-            if node.choice.mode is not Mode.USERSPACE or len(node.spec.sources) > MOST_SOURCES or (
-                    self._fs.is_written(node)):
-                return
-            seen = [node.sources.unchanged(key) for key in node.spec.sources]
-            known = [pair for pair in seen if pair is not None]
-            if len(known) < len(seen) or node.cached != tuple(facts.stamp for _, facts in known):
-                return
-            self._learn_map(self._table, epoch, node)
-            self._table.open(epoch, ino, tuple(_row(*pair) for pair in known))
+            if node.choice.mode is Mode.USERSPACE and not self._fs.is_written(node):
+                self._teach(self._table, epoch, node)
 
-    def learn_backed(self, ino: int, hand_over: Callable[[FileNode, Callable[[int, int], None]], None]) -> None:
+    def learn_backed(self, ino: int, hand_over: HandOver) -> None:
         """After an OPEN in passthrough: have the next ones answered by the loop, and RELEASEs.
 
         `hand_over` as that of Backings.
         """
         if self._table is None or not self._counts_handles:
             return
-        table, epoch = self._table, self._table.epoch
+        epoch = self._table.epoch
         with _gone_is_fine():
             node = self._fs.file(ino)
             if node.choice.mode is not Mode.PASSTHROUGH or node.counters.opens[Mode.PASSTHROUGH] < 2 or (
                     self._fs.is_written(node)):
                 return
-            key, = node.spec.sources
-            pair = node.sources.unchanged(key)
-            if pair is None:
-                return
             # one more open, begun after the source was what it is: it finds what the kernel may still hold
-            opened, regions = self._fs.open(ino, os.O_RDONLY), node.spec.regions
-            if opened.stamps != (pair[1].stamp,) or not opened.settled or opened.news is not None or (
-                    regions is not None and regions.size != pair[1].size):
-                return
+            opened = self._fs.open(ino, os.O_RDONLY)
+            if opened.settled and opened.news is None:
+                self._teach_backed(self._table, epoch, node, opened.stamps, hand_over)
+
+    def learn_all(self, hand_over: HandOver) -> None:
+        """Before a mount's first request: have its files looked up and opened by the loop, as long as nothing changes.
+
+        `hand_over` as hand_over_unopened() of Backings.
+        """
+        table, limit = self._table, time.time_ns() - SETTLED_NS
+        if table is None:
+            return
+        epoch = table.epoch
+        for node in islice(list(self._fs.tree.files.values()), MOST_FILES):
+            regions, keys = node.spec.regions, node.spec.sources
+            if self._fs.is_written(node) or len(keys) > MOST_SOURCES or (regions and len(regions) > MOST_REGIONS):
+                continue
+            with _gone_is_fine():
+                seen = [node.sources.look(key) for key in keys]
+                stamps = tuple(facts.stamp for facts in seen)
+                if not all(facts.settled(limit) for facts in seen):
+                    continue
+                if node.choice.mode is Mode.PASSTHROUGH and self._counts_handles:
+                    self._teach_backed(table, epoch, node, stamps, hand_over)
+                elif node.choice.mode is Mode.USERSPACE and not self._fs.uncached(node):
+                    node.fill(stamps)  # nothing yet
+                    self._teach(table, epoch, node)
+                    self.learn(node.ino, 0, MAX_OFFSET if regions is None else regions.size)
+
+    def _teach(self, table: Table, epoch: int, node: FileNode) -> None:
+        """A file in userspace."""
+        known = _unchanged(node)
+        if known is not None and len(known) <= MOST_SOURCES and node.cached == tuple(facts.stamp for _, facts in known):
             self._learn_map(table, epoch, node)
-            hand_over(node, lambda at, made: table.open(epoch, ino, (_row(*pair),), at, made))
+            table.open(epoch, node.ino, tuple(_row(*pair) for pair in known), self._shown(node, known))
+
+    def _teach_backed(self, table: Table, epoch: int, node: FileNode, stamps: object, hand_over: HandOver) -> None:
+        """A file in passthrough, whose source was found to be of these `stamps`."""
+        known, regions = _unchanged(node), node.spec.regions
+        if known and stamps == (known[0][1].stamp,) and (regions is None or regions.size == known[0][1].size):
+            self._learn_map(table, epoch, node)
+            row, shown = _row(*known[0]), self._shown(node, known)
+            hand_over(node, lambda at, made: table.open(epoch, node.ino, (row,), shown, at, made))
+
+    def _shown(self, node: FileNode, known: Known) -> tuple[bytes, bool, int, bytes]:
+        """What LOOKUP and GETATTR tell as long as the sources are as `known`.
+
+        Nothing where the kernel may hold something else, which an open would have to see.
+        """
+        place, whole = self._fs.tree.place(node), node.spec.whole is not None
+        if place is None or not self._shows:
+            return _NOTHING
+        found = self._fs.getattr(node.ino)
+        if not found.keep or (whole and node.told.wrong(known[0][1].shown) is not None):
+            return _NOTHING
+        return entry_out(found), whole, *place
 
     def take_back(self, ino: int) -> int:
         """Have a file's handles counted by Python; when the source in use was looked at, or 0 if they were before."""
@@ -153,6 +205,13 @@ class FastPath:
             return
         for counters, *counts in self._table.harvest():
             counters.add(*counts)
+
+
+def _unchanged(node: FileNode) -> Known | None:
+    """What its sources were found to be; None when some are no regular files that are only read."""
+    pairs = [node.sources.unchanged(key) for key in node.spec.sources]
+    known = [pair for pair in pairs if pair is not None]
+    return known if len(known) == len(pairs) else None
 
 
 def _row(place: str, facts: SourceFacts) -> tuple[bytes | int, ...]:

@@ -13,19 +13,17 @@ import time
 from collections.abc import Callable, Iterator
 from typing import cast
 
-from regionfs.attributes import BLOCK, Attributes, Changes
+from regionfs.attributes import Attributes, Changes
 from regionfs.fs import FileSystem
 from regionfs.modes.choose import Mode
 from regionfs.serve.backing import Backings
+from regionfs.serve.entries import NO_ENTRY, attr_out, bare_entry, entry_out
 from regionfs.serve.iomap import IomapSession
 from regionfs.tree import Directory
 from regionfs.wire import abi, codec
 from regionfs.wire.abi import Opcode
 from regionfs.wire.parse import Request
 from regionfs.wire.replies import (
-    Attr,
-    AttrOut,
-    EntryOut,
     GetxattrOut,
     LseekOut,
     OpenOut,
@@ -42,11 +40,8 @@ from regionfs.wire.requests import (
     SetxattrIn,
 )
 
-ENTRY_SECONDS = 3600  # names change only when the manifest is read again, and then we say so
-MISSED_SECONDS = 60   # the same for a name that is not there; compilers ask for many
 #: requests that may wait for a disk for long: their thread should not be the one that reads on
 TOUCH_DISK = frozenset({Opcode.FSYNC, Opcode.SYNCFS, Opcode.FALLOCATE, Opcode.LSEEK})
-ATTR_SECONDS = 1      # sizes and times follow the sources; an open finds out at once
 NAME_MAX = 255
 
 Handler = Callable[[Request], bytes]
@@ -95,7 +90,7 @@ class Handlers:
         parent, name = request.header.nodeid, request.names[0]
         directory = self._fs.tree.nodes.get(parent)
         if isinstance(directory, Directory) and name not in directory.children:
-            return _NO_ENTRY
+            return NO_ENTRY
         return self._entry(self._fs.lookup(parent, name))
 
     def _getattr(self, request: Request) -> bytes:
@@ -163,7 +158,7 @@ class Handlers:
     def _records_plus(self, parent: int, start: int) -> Iterator[bytes]:
         for name, ino, mode, offset in self._entries(parent, start):
             if name in (b".", b".."):  # the kernel wants no lookup of these
-                entry = _ENTRY.pack(0, 0, 0, 0, 0, 0, *_attr(_bare(ino, mode)))
+                entry = bare_entry(ino, mode)
             else:
                 found = self._fs.lookup(parent, name)
                 ino, entry = found.ino, self._entry(found)
@@ -219,18 +214,13 @@ class Handlers:
         return b""
 
     def _entry(self, found: Attributes) -> bytes:
-        ino = found.ino
-        return _ENTRY.pack(ino, 0, ENTRY_SECONDS, _attr_seconds(found), 0, 0, *_attr(found, self._inode_flags(ino)))
+        return entry_out(found, self._inode_flags(found.ino))
 
     def _attr_out(self, found: Attributes) -> bytes:
-        return _ATTR_OUT.pack(_attr_seconds(found), 0, *_attr(found, self._inode_flags(found.ino)))
+        return attr_out(found, self._inode_flags(found.ino))
 
     def _inode_flags(self, ino: int) -> int:
         return self._iomap.inode_flags(ino) if self._iomap is not None else 0
-
-
-def _attr_seconds(found: Attributes) -> int:
-    return ATTR_SECONDS if found.keep else 0
 
 
 def written_range(request: Request, size: int) -> tuple[int, int] | None:
@@ -284,18 +274,3 @@ def _sized(value: bytes, body: GetxattrIn) -> bytes:
     if len(value) > body.size:
         raise OSError(errno.ERANGE, os.strerror(errno.ERANGE))
     return value
-
-
-_ENTRY, _ATTR_OUT = codec.LAYOUTS[EntryOut], codec.LAYOUTS[AttrOut]
-_NO_ENTRY = codec.pack(EntryOut(0, 0, MISSED_SECONDS, 0, 0, 0, Attr(*[0] * len(Attr._fields))))
-
-
-def _bare(ino: int, mode: int) -> Attributes:
-    return Attributes(ino, 0, 0, 0, 0, 0, mode, 1, 0, 0)
-
-
-def _attr(found: Attributes, flags: int = 0) -> tuple[int, ...]:
-    """The fields of an Attr, as they lie in a packed EntryOut or AttrOut: the names would cost as much as all else."""
-    ino, size, blocks, atime, mtime, ctime, mode, nlink, uid, gid, _ = found
-    return (ino, size, blocks, atime // 10**9 % 2**64, mtime // 10**9 % 2**64, ctime // 10**9 % 2**64,
-            atime % 10**9, mtime % 10**9, ctime % 10**9, mode, nlink, uid, gid, 0, BLOCK, flags)

@@ -94,6 +94,11 @@ class Ledger:
         """Where the slot of an open inode is, in words, for a loop that writes to it until settle()."""
         return _at(self._slots[ino])
 
+    def reserve(self, ino: int) -> int | None:
+        """The same of an inode that nobody has opened yet; None when there is no slot left."""
+        slot = self._slot(ino)
+        return None if slot is None else _at(slot)
+
     def settle(self, ino: int) -> bool:
         """An inode is not the loop's any more; True when it is open."""
         slot = self._slots.get(ino)

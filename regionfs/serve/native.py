@@ -58,7 +58,7 @@ class Server:
         `poll`: microseconds to stay awake for the next request, where the compiled loop serves.
         """
         self._fs = fs
-        self._fast = FastPath(fs, fd, poll, ledger if registry is None else None)
+        self._fast = FastPath(fs, fd, poll, ledger if registry is None else None, shows=not negotiated.iomap)
         registry = device.Registry(fd) if registry is None else registry
         self._device = fd
         self._request_size = negotiated.buffer_size
@@ -88,6 +88,8 @@ class Server:
             else:
                 self._backings.recover()
             self._send(codec.notify(NotifyCode.RESEND))
+        else:
+            self._fast.learn_all(self._backings.hand_over_unopened)
         self._relay.run()
         if self._broken is not None:
             raise self._broken
@@ -258,12 +260,12 @@ class Server:
             self._send((self._failure(unique, error),))
 
     def _learn_open(self, ino: int, *, kept: bool) -> None:
-        if kept:
-            self._fast.learn_open(ino)
-            return
         self._relay.risk()
         try:
-            self._fast.learn_backed(ino, self._backings.hand_over)
+            if kept:
+                self._fast.learn_open(ino)
+            else:
+                self._fast.learn_backed(ino, self._backings.hand_over)
         finally:
             self._relay.safe()
 

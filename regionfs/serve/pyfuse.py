@@ -26,7 +26,8 @@ from regionfs.errors import RegionfsError
 from regionfs.execute import NOWAIT
 from regionfs.fs import FileSystem
 from regionfs.modes.choose import Mode
-from regionfs.serve.handlers import ATTR_SECONDS, ENTRY_SECONDS, NAME_MAX
+from regionfs.serve.entries import ENTRY_SECONDS, attr_seconds
+from regionfs.serve.handlers import NAME_MAX
 
 log = logging.getLogger("regionfs")
 
@@ -231,7 +232,7 @@ class Operations(pyfuse3.Operations):
         entry.st_size, entry.st_blocks, entry.st_blksize = found.size, found.blocks, PAGE
         entry.st_atime_ns, entry.st_mtime_ns, entry.st_ctime_ns = found.atime, found.mtime, found.ctime
         entry.generation, entry.entry_timeout = 0, ENTRY_SECONDS
-        entry.attr_timeout = ATTR_SECONDS if found.keep else 0
+        entry.attr_timeout = attr_seconds(found)
         return entry
 
 

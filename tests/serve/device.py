@@ -41,6 +41,7 @@ WRITE_CACHE, WRITE_LOCKOWNER, KILL_SUIDGID = 1, 2, 4
 UNIQUE = 4711
 ROOM = 1 << 17                   # bytes of a request or a reply
 STOP = b"stop"
+NOTHING = (b"", False, 0, b"")    # that LOOKUP and GETATTR are told
 
 
 class Handed(NamedTuple):

@@ -26,7 +26,7 @@ from regionfs.tree import FileNode
 from regionfs.wire.abi import UNIQUE_RESEND, Opcode
 from regionfs.wire.requests import InHeader
 from tests.faults.lives import eventually
-from tests.serve.device import OPEN, OPENED, RELEASE, REPLY, Device, Handed, open_request, release_request
+from tests.serve.device import NOTHING, OPEN, OPENED, RELEASE, REPLY, Device, Handed, open_request, release_request
 from tests.serve.test_fast_open import CHANGES, longer, write_map
 
 PASSTHROUGH = 128
@@ -180,6 +180,10 @@ def test_a_source_that_grew(backed: Backed, tmp_path: Path) -> None:
         ino = backed.learn(path)
         longer(tmp_path / source)
         assert backed.open(ino) is None
+        news = backed.fs.open(ino, os.O_RDONLY).news
+        assert (path == "whole.bin") == (news is not None)
+        if news is not None:  # the kernel is told
+            backed.node(path).told.forgotten(news)
         eventually(lambda ino=ino: backed.fs.open(ino, os.O_RDONLY).settled)  # type: ignore[misc]
         backed.device.fast.learn_backed(ino, backed.backings.hand_over)
         assert (path == "whole.bin") == (backed.open(ino) is not None)
@@ -328,4 +332,4 @@ def test_slots_that_are_none(backed: Backed, at: int) -> None:
         backed.ledger.share(table)
     if at > 0:
         with pytest.raises(ValueError, match=r"source|slot"):
-            table.open(table.epoch, 5, ((b"/", *range(11)),), at, 1)
+            table.open(table.epoch, 5, ((b"/", *range(11)),), NOTHING, at, 1)

@@ -18,6 +18,7 @@ from regionfs.serve.relay import AWAKE, SINCE
 from regionfs.source import Sources
 from regionfs.tree import Tree
 from tests.serve.device import (
+    NOTHING,
     OPENED,
     REPLY,
     REQUEST,
@@ -154,9 +155,9 @@ def test_forgetting(world: World) -> None:
     world.device.fast.forget()
     assert [False] * 2 * len(inos) == [each(ino) for ino in inos for each in (world.device.open, world.device.release)]
     world.learn("data.bin")
-    table.open(table.epoch - 1, inos[3], ())
+    table.open(table.epoch - 1, inos[3], (), NOTHING)
     assert not world.device.open(inos[3])
-    table.open(table.epoch, inos[3], ())
+    table.open(table.epoch, inos[3], (), NOTHING)
     assert world.device.open(inos[3])
 
 
@@ -239,5 +240,5 @@ def test_sources_that_are_none(world: World, facts: Any) -> None:
     """Are refused, and what is known stays."""
     ino = world.learn_open("one.bin")
     with pytest.raises((TypeError, SystemError)):
-        world.device.table.open(world.device.table.epoch, ino, facts)
+        world.device.table.open(world.device.table.epoch, ino, facts, NOTHING)
     assert world.device.open(ino)

@@ -2,13 +2,14 @@
  * The common requests, answered without Python: an optional accelerator of the native engine.
  *
  * serve() answers those requests that are plain sailing: a READ whose bytes all lie in known maps and in the page cache,
- * a WRITE into rw regions, an OPEN that finds the sources unchanged. Every other one it returns to its caller, and so it
+ * a WRITE into rw regions, a LOOKUP, GETATTR or OPEN that finds the sources unchanged. Every other one it returns to its caller, and so it
  * does whenever anything goes otherwise than planned; the caller then does all of it again. What was done of it by then
  * may be done twice, so there is one place, in Python, that knows what an error means. The maps are learned from the
  * caller: see table.h.
  */
 #include "loop.h"
 
+#include "attributes.h"
 #include "opens.h"
 #include "replies.h"
 #include "requests.h"
@@ -183,8 +184,12 @@ static enum outcome do_write(struct table *table, const struct request *request,
 static enum outcome do_request(struct table *table, struct request *request, ssize_t size,
 			       struct replies *replies, struct turns *turns)
 {
-	if (size < (ssize_t)sizeof(struct open_request) || request->length != size)
+	if (size < HEADER_SIZE || request->length != size)
 		return UNKNOWN;
+	if (request->opcode == OPCODE_LOOKUP)
+		return do_lookup(table, request, size, replies, turns);
+	if (request->opcode == OPCODE_GETATTR && size == GETATTR_SIZE)
+		return do_getattr(table, request, replies, turns);
 	if (request->opcode == OPCODE_OPEN && size == sizeof(struct open_request))
 		return do_open(table, request, replies, turns);
 	if (request->opcode == OPCODE_RELEASE && size == RELEASE_SIZE)

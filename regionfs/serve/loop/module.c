@@ -2,6 +2,7 @@
 #include "loop.h"
 
 #include <errno.h>
+#include <string.h>
 
 typedef struct {
 	PyObject_HEAD
@@ -156,17 +157,36 @@ static volatile uint64_t *slot_at(const Table *self, Py_ssize_t at)
 	return NULL;
 }
 
+/* (entry, live, parent, name); nothing of it is taken when the entry is empty. */
+static int take_shown(struct sources *sources, PyObject *shown)
+{
+	Py_ssize_t size;
+	const char *entry, *name;
+	int live;
+
+	if (!PyArg_ParseTuple(shown, "y#pKy", &entry, &size, &live, &sources->parent, &name))
+		return -1;
+	if (!size)
+		return 0;
+	if (size != sizeof sources->entry)
+		return PyErr_SetString(PyExc_ValueError, "the entry has the wrong size"), -1;
+	memcpy(&sources->entry, entry, size);
+	sources->live = live;
+	sources->name = *name ? strdup(name) : NULL;
+	return *name && !sources->name ? (PyErr_NoMemory(), -1) : 0;
+}
+
 static PyObject *Table_open(Table *self, PyObject *args)
 {
 	struct sources *sources;
 	unsigned long long ino;
-	PyObject *facts;
+	PyObject *facts, *shown;
 	Py_ssize_t count, at = -1;
 	long long made = 0;
 	long epoch;
-	bool failed = false;
+	bool failed;
 
-	if (!PyArg_ParseTuple(args, "lKO!|nL", &epoch, &ino, &PyTuple_Type, &facts, &at, &made))
+	if (!PyArg_ParseTuple(args, "lKO!O!|nL", &epoch, &ino, &PyTuple_Type, &facts, &PyTuple_Type, &shown, &at, &made))
 		return NULL;
 	if (at >= 0 && (PyTuple_GET_SIZE(facts) != 1 || !slot_at(self, at)))
 		return PyErr_Occurred() ? NULL : PyErr_Format(PyExc_ValueError, "a backing file has one source");
@@ -175,11 +195,13 @@ static PyObject *Table_open(Table *self, PyObject *args)
 	if (!sources)
 		return PyErr_NoMemory();
 	sources->count = count;
+	sources->ino = ino;
+	failed = take_shown(sources, shown);
 	sources->slot = at < 0 ? NULL : slot_at(self, at);
 	sources->made = made;
 	for (Py_ssize_t index = 0; !failed && index < count; index++)
 		failed = take_source(&sources->source[index], PyTuple_GET_ITEM(facts, index));
-	table_open(&self->table, failed ? -1 : epoch, ino, sources);
+	table_open(&self->table, failed ? -1 : epoch, sources);
 	if (failed)
 		return NULL;
 	Py_RETURN_NONE;
@@ -227,6 +249,16 @@ static PyObject *Table_take_back(Table *self, PyObject *args)
 	return PyLong_FromLongLong(table_take_back(&self->table, ino));
 }
 
+static PyObject *Table_hide(Table *self, PyObject *args)
+{
+	unsigned long long ino;
+
+	if (!PyArg_ParseTuple(args, "K", &ino))
+		return NULL;
+	table_hide(&self->table, ino);
+	Py_RETURN_NONE;
+}
+
 static PyObject *Table_knows(Table *self, PyObject *args)
 {
 	unsigned long long ino;
@@ -245,7 +277,8 @@ static PyObject *Table_use(Table *self, PyObject *args)
 
 	if (!PyArg_ParseTuple(args, "lKni", &epoch, &ino, &target, &fd))
 		return NULL;
-	return PyBool_FromLong(table_use(&self->table, epoch, ino, target, fd));
+	table_use(&self->table, epoch, ino, target, fd);
+	Py_RETURN_NONE;
 }
 
 static PyObject *Table_epoch(Table *self, void *Py_UNUSED(closure))
@@ -296,6 +329,7 @@ static PyMethodDef methods[] = {
 	{"share", (PyCFunction)Table_share, METH_VARARGS, NULL},
 	{"write", (PyCFunction)Table_write, METH_VARARGS, NULL},
 	{"take_back", (PyCFunction)Table_take_back, METH_VARARGS, NULL},
+	{"hide", (PyCFunction)Table_hide, METH_VARARGS, NULL},
 	{"knows", (PyCFunction)Table_knows, METH_VARARGS, NULL},
 	{"use", (PyCFunction)Table_use, METH_VARARGS, NULL},
 	{NULL},

@@ -25,27 +25,6 @@ struct backing_map {
 #define BACKING_OPEN _IOW(229, 1, struct backing_map)
 #define BACKING_CLOSE _IOW(229, 2, uint32_t)
 
-static bool same_time(struct timespec one, struct timespec other)
-{
-	return one.tv_sec == other.tv_sec && one.tv_nsec == other.tv_nsec;
-}
-
-/* As SourceFacts.hold: then who looked closer would find nothing else. */
-static bool same(const struct source *source, const struct stat *found)
-{
-	return found->st_ino == source->inode && same_time(found->st_ctim, source->ctime) &&
-	       same_time(found->st_mtim, source->mtime) && found->st_size == source->size &&
-	       found->st_dev == source->device && found->st_blocks == source->blocks && found->st_mode == source->mode &&
-	       found->st_uid == source->uid && found->st_gid == source->gid;
-}
-
-static bool unchanged(const struct source *source)
-{
-	struct stat found;
-
-	return stat(source->path, &found) == 0 && same(source, &found);
-}
-
 /* A backing id for a source, which is unchanged; negative when it is another file by now, or the kernel refuses. */
 static int register_source(int device, const struct source *source)
 {
@@ -56,7 +35,7 @@ static int register_source(int device, const struct source *source)
 
 	if (fd < 0)
 		return -1;
-	if (fstat(fd, &found) == 0 && same(source, &found))
+	if (fstat(fd, &found) == 0 && source_is(source, &found))
 		id = ioctl(device, BACKING_OPEN, &map);
 	close(fd);
 	return id;
@@ -75,8 +54,9 @@ static int open_backed(struct table *table, const struct request *request, int d
 		       int64_t since)
 {
 	int registered = 0, used = 0;
+	struct timespec atime;
 
-	if (!unchanged(&sources->source[0]))
+	if (!sources_unchanged(sources, &atime))
 		return 0;
 	if (!table_handles(table, sources))
 		registered = register_source(device, &sources->source[0]);
@@ -85,14 +65,6 @@ static int open_backed(struct table *table, const struct request *request, int d
 	if (used != registered) /* another thread was faster, or Python took the inode back */
 		unregister(device, registered);
 	return used;
-}
-
-static bool unchanged_all(const struct sources *sources)
-{
-	for (Py_ssize_t index = 0; index < sources->count; index++)
-		if (!unchanged(&sources->source[index]))
-			return false;
-	return true;
 }
 
 static enum outcome answer_open(struct request *request, struct replies *replies, uint32_t flags, int backing_id)
@@ -116,6 +88,7 @@ enum outcome do_open(struct table *table, struct request *request, struct replie
 {
 	const struct open_request *body = (const struct open_request *)request;
 	struct sources *sources;
+	struct timespec atime;
 	bool backed, done;
 	int64_t since;
 	int id = 0;
@@ -134,7 +107,7 @@ enum outcome do_open(struct table *table, struct request *request, struct replie
 		if (backed)
 			done = (id = open_backed(table, request, replies->device, sources, since)) > 0;
 		else
-			done = unchanged_all(sources) && table_count_open(table, request->ino, sources);
+			done = sources_unchanged(sources, &atime) && table_count_open(table, request->ino, sources);
 		safe(turns, since);
 	}
 	table_release_sources(table, sources);

@@ -4,7 +4,8 @@
 
 #include <stdint.h>
 
-enum { OPCODE_OPEN = 14, OPCODE_READ = 15, OPCODE_WRITE = 16, OPCODE_RELEASE = 18 };
+enum { OPCODE_LOOKUP = 1, OPCODE_GETATTR = 3, OPCODE_OPEN = 14, OPCODE_READ = 15, OPCODE_WRITE = 16,
+       OPCODE_RELEASE = 18 };
 #define UNIQUE_RESEND (UINT64_C(1) << 63)  /* in `unique`: it was sent to another server before */
 
 /* fuse_in_header, and fuse_read_in or fuse_write_in. */
@@ -23,7 +24,8 @@ struct open_request {
 	uint32_t flags, open_flags;
 };
 
-enum { RELEASE_SIZE = 64 };  /* fuse_in_header, fuse_release_in */
+/* Bytes of a fuse_in_header, and of one with fuse_getattr_in or fuse_release_in. */
+enum { HEADER_SIZE = 40, GETATTR_SIZE = 56, RELEASE_SIZE = 64 };
 
 struct reply {
 	uint32_t length;
@@ -43,6 +45,33 @@ struct open_reply {
 	int32_t backing_id;
 };
 
+/* fuse_attr */
+struct attr {
+	uint64_t ino, size, blocks, atime, mtime, ctime;
+	uint32_t atimensec, mtimensec, ctimensec, mode, nlink, uid, gid, rdev, blksize, flags;
+};
+
+/* fuse_entry_out */
+struct entry_out {
+	uint64_t nodeid, generation, entry_valid, attr_valid;
+	uint32_t entry_valid_nsec, attr_valid_nsec;
+	struct attr attr;
+};
+
+struct entry_reply {
+	struct reply header;
+	struct entry_out entry;
+};
+
+/* fuse_attr_out */
+struct attr_reply {
+	struct reply header;
+	uint64_t attr_valid;
+	uint32_t attr_valid_nsec, padding;
+	struct attr attr;
+};
+
+_Static_assert(sizeof(struct entry_reply) == 144 && sizeof(struct attr_reply) == 120, "linux/fuse.h");
 _Static_assert(sizeof(struct open_request) == 48 && sizeof(struct open_reply) == 32, "linux/fuse.h");
 _Static_assert(sizeof(struct request) == 80 && sizeof(struct reply) == 16 && sizeof(struct write_reply) == 24,
 	       "linux/fuse.h");

@@ -7,6 +7,8 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
 #include <sys/uio.h>
 #include <unistd.h>
 
@@ -25,6 +27,9 @@ static void let_go(struct table *table, struct handle *handle, struct handle **u
 	if (--handle->users == 0) {
 		table->open--;
 		windows_forget(table, handle);
+		if (handle->next)
+			handle->next->link = handle->link;
+		*handle->link = handle->next;
 		handle->next = *unused;
 		*unused = handle;
 	}
@@ -257,7 +262,29 @@ bool table_add(struct table *table, long epoch, struct file *file)
 	return added;
 }
 
-static struct handle *duplicate(int fd)
+static bool identify(int fd, struct opened *opened)
+{
+	struct statx found;
+
+	/* a file server that hangs is not asked */
+	if (statx(fd, "", AT_EMPTY_PATH | AT_STATX_DONT_SYNC, STATX_INO, &found))
+		return false;
+	*opened = (struct opened){found.stx_ino, found.stx_dev_major, found.stx_dev_minor, fcntl(fd, F_GETFL)};
+	return true;
+}
+
+static struct handle *find_handle(const struct table *table, const struct opened *opened)
+{
+	struct handle *handle = table->handles;
+
+	while (handle && (handle->opened.inode != opened->inode || handle->opened.major != opened->major ||
+			  handle->opened.minor != opened->minor || handle->opened.status != opened->status))
+		handle = handle->next;
+	return handle;
+}
+
+/* Without users yet; NULL when there is no descriptor or memory left. */
+static struct handle *add_handle(struct table *table, int fd, const struct opened *opened)
 {
 	struct handle *handle = calloc(1, sizeof *handle);
 
@@ -268,27 +295,53 @@ static struct handle *duplicate(int fd)
 		free(handle);
 		return NULL;
 	}
-	handle->users = 1;
+	handle->opened = *opened;
 	/* only what lies in memory has seals: it has no disk to wait for, and knows no RWF_NOWAIT */
 	handle->flags = fcntl(fd, F_GET_SEALS) < 0 ? RWF_NOWAIT : 0;
 	handle->mappable = windows_suit(fd);
+	handle->next = table->handles;
+	handle->link = &table->handles;
+	if (handle->next)
+		handle->next->link = &handle->next;
+	table->handles = handle;
+	table->open++;
 	return handle;
 }
 
-bool table_use(struct table *table, long epoch, uint64_t ino, Py_ssize_t target, int fd)
+static void drop_handles(struct table *table, struct file *file, struct handle **unused)
 {
-	struct file *file;
-	bool room = true;
+	for (Py_ssize_t target = 0; target < file->handles; target++)
+		if (file->handle[target])
+			let_go(table, file->handle[target], unused);
+	memset(file->handle, 0, file->handles * sizeof *file->handle);
+}
 
+void table_use(struct table *table, long epoch, uint64_t ino, Py_ssize_t target, int fd)
+{
+	struct handle *unused = NULL, *handle;
+	struct opened opened;
+	struct file *file;
+
+	if (!identify(fd, &opened))
+		return;
 	pthread_mutex_lock(&table->lock);
 	file = epoch == table->epoch ? table_find(table, ino) : NULL;
 	if (file && target >= 0 && target < file->handles && !file->handle[target]) {
-		room = table->open < table->bound;
-		if (room && (file->handle[target] = duplicate(fd)))
-			table->open++;
+		handle = find_handle(table, &opened);
+		for (int index = 0; !handle && table->open >= table->bound && index < BUCKETS; index++)
+			for (struct file *other = table->buckets[index]; other; other = other->next)
+				if (other != file)
+					drop_handles(table, other, &unused);
+		if (!handle && table->open < table->bound)
+			handle = add_handle(table, fd, &opened);
+		if (handle)
+			handle->users++;
+		file->handle[target] = handle;
 	}
 	pthread_mutex_unlock(&table->lock);
-	return room;
+	Py_BEGIN_ALLOW_THREADS
+	close_all(unused);
+	Py_END_ALLOW_THREADS
 }
 
 void table_clear(struct table *table)
@@ -298,15 +351,14 @@ void table_clear(struct table *table)
 	pthread_mutex_lock(&table->lock);
 	table->epoch++;
 	for (int index = 0; index < BUCKETS; index++) {
+		struct sources *sources;
 		struct file *file;
 
 		while ((file = table->buckets[index])) {
-			for (Py_ssize_t target = 0; target < file->handles; target++)
-				if (file->handle[target])
-					let_go(table, file->handle[target], &unused);
-			if (file->sources && --file->sources->users == 0)
-				table_free_sources(file->sources);
-			file->sources = NULL;
+			drop_handles(table, file, &unused);
+			sources = file->sources;
+			if (table_drop_sources(table, file))
+				table_free_sources(sources);
 			file->forgotten = true;
 			table->buckets[index] = file->next;
 			file->next = table->buckets[BUCKETS];

@@ -7,18 +7,28 @@
 #include <pthread.h>
 #include <stdbool.h>
 #include <stdint.h>
+#include <sys/stat.h>
 #include <time.h>
 
 #include "ledger.h"
+#include "requests.h"
 #include "windows.h"
 
 enum { HOLE = -1, ERROR = -2 };          /* targets, as in regions.py; those below are blobs */
-enum { PIECES = 512, BUCKETS = 1 << 14 };  /* pieces of a request at most; buckets of a table */
+enum { PIECES = 512, BUCKETS = 1 << 14 };  /* pieces of a request at most; buckets of each hash table */
 enum { COLUMNS = 5 };                    /* of regions.Columns */
 
-/* A source's descriptor; the last user closes it. */
+/* What a descriptor of a source is a descriptor of. */
+struct opened {
+	uint64_t inode;
+	uint32_t major, minor;  /* of the device */
+	int status;             /* F_GETFL */
+};
+
+/* A source's descriptor, for all files that show it; the last user closes it. */
 struct handle {
-	struct handle *next;    /* among those to close */
+	struct handle *next, **link;  /* among all; then among those to close */
+	struct opened opened;
 	int fd;
 	int flags;              /* of preadv2: what keeps a read from waiting for a disk */
 	_Atomic bool mappable;  /* see windows_suit() */
@@ -38,9 +48,14 @@ struct source {
 	struct timespec mtime, ctime;
 };
 
-/* The sources of a file that may be opened without asking Python; the last user frees it. */
+/* The sources of a file that may be looked up and opened without asking Python; the last user frees it. */
 struct sources {
+	struct sources *next;     /* among the names of a bucket */
 	long users;
+	uint64_t ino, parent;
+	char *name;               /* in the directory `parent`; NULL where Python looks it up */
+	struct entry_out entry;   /* what stat(2) shows; nodeid 0 where Python tells */
+	bool live;                /* the access time is the source's own, and changes */
 	volatile uint64_t *slot;  /* of a file in passthrough, in the ledger: where its handles are counted; else NULL */
 	int64_t made;             /* ns; when the source was looked at for the backing file in use */
 	Py_ssize_t count;
@@ -85,12 +100,14 @@ struct table {
 	long epoch;             /* how often everything was forgotten */
 	int64_t spin;           /* ns that the loop stays awake for the next request */
 	int idle;               /* ms without a request after which nothing stays mapped */
-	long open, bound;       /* descriptors */
+	struct handle *handles;
+	long open, bound;       /* of them */
 	long asked;             /* how often a window was wanted */
 	Py_buffer shared;       /* the words of the ledger */
 	struct ledger ledger;
 	struct window windows[WINDOWS];
 	struct file *buckets[BUCKETS + 1];  /* the last one holds what was forgotten, until it is harvested */
+	struct sources *names[BUCKETS];
 };
 
 /* By whoever serves; no lock of Python's is needed. */
@@ -104,7 +121,14 @@ bool table_count(struct table *table, struct file *file, bool writing, uint64_t 
 
 /* The sources of a file that may be opened, kept from going away; NULL for what Python shall do. */
 struct sources *table_hold_sources(struct table *table, uint64_t ino);
+/* The same by the file's name. */
+struct sources *table_hold_name(struct table *table, uint64_t parent, const char *name);
 void table_release_sources(struct table *table, struct sources *sources);
+/* Whether all are what they were, by stat(2). The last one's access time is what it is now. */
+bool sources_unchanged(const struct sources *sources, struct timespec *atime);
+bool source_is(const struct source *source, const struct stat *found);
+/* What stat(2) shows of them; false when Python tells by now. */
+bool table_show(struct table *table, const struct sources *sources, struct entry_out *entry);
 /* Count an OPEN; false when the file was forgotten meanwhile. */
 bool table_count_open(struct table *table, uint64_t ino, const struct sources *sources);
 
@@ -123,6 +147,8 @@ int table_uncount_handle(struct table *table, uint64_t ino, const struct sources
 
 /* With the lock; NULL when it is not known. */
 struct file *table_find(struct table *table, uint64_t ino);
+/* With the lock: a file has no sources any more. To be freed when it returns true. */
+bool table_drop_sources(struct table *table, struct file *file);
 void table_free_sources(struct sources *sources);
 
 /* With the interpreter's lock: what a file refers to is Python's. */
@@ -133,12 +159,14 @@ void table_free_file(struct file *file);
 /* False when it is known already, or everything was forgotten since `epoch`. */
 bool table_add(struct table *table, long epoch, struct file *file);
 bool table_knows(struct table *table, uint64_t ino);
-/* Read and write `target` of a file through a duplicate of fd; false when it would be one too many. */
-bool table_use(struct table *table, long epoch, uint64_t ino, Py_ssize_t target, int fd);
+/* Read and write `target` of a file through a duplicate of fd. Other files lose theirs when it would be one too many. */
+void table_use(struct table *table, long epoch, uint64_t ino, Py_ssize_t target, int fd);
 /* As the loop does, of an inode that is not its own. */
 void table_write(struct table *table, uint64_t unique, volatile uint64_t *slot, const struct entry *entry);
 /* Answer OPENs of a file that is known as long as its sources are these, which the table takes and frees. */
-void table_open(struct table *table, long epoch, uint64_t ino, struct sources *sources);
+void table_open(struct table *table, long epoch, struct sources *sources);
+/* Answer no LOOKUP or GETATTR of a file any more, until table_open(). */
+void table_hide(struct table *table, uint64_t ino);
 /* Answer no OPEN or RELEASE of a file in passthrough any more; its `made`, or 0 when none was answered. */
 int64_t table_take_back(struct table *table, uint64_t ino);
 /* Forget all files, and close what no request under way uses; lets go of the interpreter's lock meanwhile. */
