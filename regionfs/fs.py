@@ -185,8 +185,8 @@ class FileSystem:
         if flags & _ACCESS_KINDS != os.O_RDONLY and not node.spec.writable:
             raise OSError(errno.EROFS, node.spec.path)
         since, before = time.monotonic_ns(), node.cached
+        answers = node.told.begin_open()
         self.on_open(ino)
-        node.told.begin_open()
         try:
             seen = [*map(node.sources.look, node.spec.sources)]
         except (RegionfsError, OSError) as error:
@@ -204,7 +204,7 @@ class FileSystem:
             node.cached = None  # until what the kernel holds was dropped
         news = None
         if node.spec.whole is not None:
-            news = node.told.wrong(seen[0].shown)
+            news = answers if node.told.wrong(seen[0].shown) else None
         return Opened(node.choice.mode, self.uncached(node), keep, stamps, settled, since, news)
 
     def fits_whole(self, node: FileNode, opened: Opened) -> bool:

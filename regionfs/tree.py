@@ -49,7 +49,9 @@ class Told:
     """What stat(2) has told of a `whole` file's source: size and times that the kernel may still hold.
 
     Answers and opens run in threads that overtake each other. Each answer is noted here before it is sent, and an
-    open begins before it looks at the source: so either the open finds the answer, or the answer is not kept.
+    open begins before it looks at the source: so either the open finds the answer, or the answer is not kept. What the
+    compiled loop may tell again and again is noted once, before it is taught: an open has it hidden before it looks,
+    and what was noted after the open began stays noted.
     """
 
     facts: tuple[int, ...] | None = None  # in all answers since the kernel forgot: None without any, () if they differ
@@ -69,18 +71,19 @@ class Told:
         """Another server gave the answers."""
         self.facts = ()
 
-    def begin_open(self) -> None:
-        """An open is about to look at the source."""
+    def begin_open(self) -> int:
+        """An open is about to look at the source. How many answers were noted until now, for forgotten()."""
         with _telling:
             self.opens += 1
+            return self.answers
 
-    def wrong(self, facts: tuple[int, ...]) -> int | None:
-        """When the kernel may hold something else than these facts: for forgotten(), after it was told to forget."""
+    def wrong(self, facts: tuple[int, ...]) -> bool:
+        """Whether the kernel may hold something else than these facts."""
         with _telling:
-            return None if self.facts in (None, facts) else self.answers
+            return self.facts not in (None, facts)
 
     def forgotten(self, answers: int) -> None:
-        """The kernel let go of the first so many answers."""
+        """The kernel was told to forget by an open that began when there were so many answers."""
         with _telling:
             self.facts = None if self.answers == answers else ()
 

@@ -12,13 +12,16 @@ Without the compiled module, or with REGIONFS_FAST=0, every request comes here.
 
 from __future__ import annotations
 
+import logging
 import os
 import stat
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from itertools import islice
-from typing import TYPE_CHECKING
+from threading import Lock, Thread
+from typing import TYPE_CHECKING, NamedTuple
 
 from regionfs.descriptors import duplicates
 from regionfs.errors import RegionfsError
@@ -35,13 +38,25 @@ from regionfs.wire import device
 if TYPE_CHECKING:
     from regionfs.serve._fast import Table
 
+log = logging.getLogger("regionfs")
+
 IDLE = 30          # seconds without a request after which no source stays mapped
 MOST_SOURCES = 16  # of a file whose OPENs the loop answers: each is a stat(2)
 MOST_FILES, MOST_REGIONS = 1 << 15, 64  # learned when a mount begins, which a file takes 20 us longer for
+MOST_OPEN = 64     # sources that are opened for that
+PATIENCE = 1.0     # seconds that it may take
 
 Known = list[tuple[str, SourceFacts]]  # of each source its path and what was found there
 HandOver = Callable[[FileNode, Callable[[int, int], None]], None]
-_NOTHING = (b"", False, 0, b"")
+
+
+class Shown(NamedTuple):
+    """What LOOKUP and GETATTR tell of a file; nothing where Python tells."""
+
+    entry: bytes = b""   # a packed EntryOut
+    live: bool = False   # the access time is the source's own
+    parent: int = 0      # the directory where LOOKUP finds it
+    name: bytes = b""
 
 
 def table(poll: int = 0) -> Table | None:
@@ -67,6 +82,7 @@ class FastPath:
         """
         self._fs, self._device, self._shows = fs, fd, shows
         self._table = table(poll)
+        self._beginning, self._begun = Lock(), False  # no request was read yet, and what the kernel holds is known
         self._counts_handles = self._table is not None and ledger is not None
         if self._table is not None and ledger is not None:
             ledger.share(self._table)
@@ -107,8 +123,9 @@ class FastPath:
         epoch = self._table.epoch
         with _gone_is_fine():
             node = self._fs.file(ino)
-            if node.choice.mode is Mode.USERSPACE and not self._fs.is_written(node):
-                self._teach(self._table, epoch, node)
+            known = _unchanged(node)
+            if node.choice.mode is Mode.USERSPACE and known is not None and not self._fs.is_written(node):
+                self._teach(self._table, epoch, node, known, self._shown(node, known))
 
     def learn_backed(self, ino: int, hand_over: HandOver) -> None:
         """After an OPEN in passthrough: have the next ones answered by the loop, and RELEASEs.
@@ -131,34 +148,62 @@ class FastPath:
     def learn_all(self, hand_over: HandOver) -> None:
         """Before a mount's first request: have its files looked up and opened by the loop, as long as nothing changes.
 
+        For so long that nobody waits for a slow source: what is not known by then is learned when it is used.
         `hand_over` as hand_over_unopened() of Backings.
         """
-        table, limit = self._table, time.time_ns() - SETTLED_NS
-        if table is None:
+        if self._table is None:
             return
-        epoch = table.epoch
-        for node in islice(list(self._fs.tree.files.values()), MOST_FILES):
+        learner = Thread(target=self._learn_files, args=(self._table, hand_over), name="learner", daemon=True)
+        try:
+            learner.start()
+            learner.join(PATIENCE)
+        except RuntimeError as error:  # no thread left
+            log.debug("learning the files of a new mount: %s", error)
+        with self._beginning:
+            self._begun = True
+
+    def _learn_files(self, table: Table, hand_over: HandOver) -> None:
+        epoch, limit = table.epoch, time.time_ns() - SETTLED_NS
+        nodes = list(islice(self._fs.tree.files.values(), MOST_FILES))
+        opened = {key for node in nodes if node.choice.mode is Mode.USERSPACE for key in node.spec.sources}
+        for node in nodes:
             regions, keys = node.spec.regions, node.spec.sources
             if self._fs.is_written(node) or len(keys) > MOST_SOURCES or (regions and len(regions) > MOST_REGIONS):
                 continue
             with _gone_is_fine():
                 seen = [node.sources.look(key) for key in keys]
-                stamps = tuple(facts.stamp for facts in seen)
                 if not all(facts.settled(limit) for facts in seen):
                     continue
+                stamps = tuple(facts.stamp for facts in seen)
                 if node.choice.mode is Mode.PASSTHROUGH and self._counts_handles:
-                    self._teach_backed(table, epoch, node, stamps, hand_over)
-                elif node.choice.mode is Mode.USERSPACE and not self._fs.uncached(node):
-                    node.fill(stamps)  # nothing yet
-                    self._teach(table, epoch, node)
-                    self.learn(node.ino, 0, MAX_OFFSET if regions is None else regions.size)
+                    self._teach_backed(table, epoch, node, stamps, partial(self._before_first, hand_over))
+                elif node.choice.mode is Mode.USERSPACE and len(opened) <= MOST_OPEN and not self._fs.uncached(node):
+                    self._learn_new(table, epoch, node, stamps)
+            if self._begun:
+                return
 
-    def _teach(self, table: Table, epoch: int, node: FileNode) -> None:
-        """A file in userspace."""
-        known = _unchanged(node)
-        if known is not None and len(known) <= MOST_SOURCES and node.cached == tuple(facts.stamp for _, facts in known):
+    def _learn_new(self, table: Table, epoch: int, node: FileNode, stamps: object) -> None:
+        """A file in userspace of which the kernel holds nothing, unless the first request was faster."""
+        known, regions = _unchanged(node), node.spec.regions
+        if known is None:
+            return
+        shown, _ = self._shown(node, known), [node.sources.fd(key) for key in node.spec.sources]
+        with self._beginning:
+            if not self._begun:
+                node.fill(stamps)  # with nothing yet
+                self._teach(table, epoch, node, known, shown)
+                self.learn(node.ino, 0, MAX_OFFSET if regions is None else regions.size)
+
+    def _before_first(self, hand_over: HandOver, node: FileNode, give: Callable[[int, int], None]) -> None:
+        with self._beginning:
+            if not self._begun:
+                hand_over(node, give)
+
+    def _teach(self, table: Table, epoch: int, node: FileNode, known: Known, shown: Shown) -> None:
+        """A file in userspace, whose page cache is filled from sources as `known`."""
+        if len(known) <= MOST_SOURCES and node.cached == tuple(facts.stamp for _, facts in known):
             self._learn_map(table, epoch, node)
-            table.open(epoch, node.ino, tuple(_row(*pair) for pair in known), self._shown(node, known))
+            table.open(epoch, node.ino, tuple(_row(*pair) for pair in known), shown)
 
     def _teach_backed(self, table: Table, epoch: int, node: FileNode, stamps: object, hand_over: HandOver) -> None:
         """A file in passthrough, whose source was found to be of these `stamps`."""
@@ -168,18 +213,18 @@ class FastPath:
             row, shown = _row(*known[0]), self._shown(node, known)
             hand_over(node, lambda at, made: table.open(epoch, node.ino, (row,), shown, at, made))
 
-    def _shown(self, node: FileNode, known: Known) -> tuple[bytes, bool, int, bytes]:
+    def _shown(self, node: FileNode, known: Known) -> Shown:
         """What LOOKUP and GETATTR tell as long as the sources are as `known`.
 
         Nothing where the kernel may hold something else, which an open would have to see.
         """
         place, whole = self._fs.tree.place(node), node.spec.whole is not None
         if place is None or not self._shows:
-            return _NOTHING
+            return Shown()
         found = self._fs.getattr(node.ino)
-        if not found.keep or (whole and node.told.wrong(known[0][1].shown) is not None):
-            return _NOTHING
-        return entry_out(found), whole, *place
+        if not found.keep or (whole and node.told.facts != known[0][1].shown):
+            return Shown()
+        return Shown(entry_out(found), whole, *place)
 
     def take_back(self, ino: int) -> int:
         """Have a file's handles counted by Python; when the source in use was looked at, or 0 if they were before."""

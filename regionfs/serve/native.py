@@ -40,8 +40,8 @@ log = logging.getLogger("regionfs")
 _SILENT = frozenset({Opcode.FORGET, Opcode.BATCH_FORGET})  # requests that get no reply
 _SEE_ALL = frozenset({Opcode.OPEN, Opcode.FSYNC, Opcode.SYNCFS})  # what was written back shows everywhere after
 _CHANGING = frozenset({Opcode.SETATTR, Opcode.FALLOCATE})  # bytes of a file
-_KEPT = codec.pack(OpenOut(0, abi.FOPEN_KEEP_CACHE))
-_LARGE = 64 << 10  # bytes of a READ that the loop answers out of a mapping, while the watchman is awake
+_VERSIONED = 32  # FUSE 7.32, Linux 5.10: the kernel keeps no answer that was asked for before INVAL_INODE
+_OPEN_OUT = codec.LAYOUTS[OpenOut]
 _OPEN, _READ, _WRITE = int(Opcode.OPEN), int(Opcode.READ), int(Opcode.WRITE)
 
 BUFFERS = 2  # pairs kept for who leads next
@@ -58,7 +58,8 @@ class Server:
         `poll`: microseconds to stay awake for the next request, where the compiled loop serves.
         """
         self._fs = fs
-        self._fast = FastPath(fs, fd, poll, ledger if registry is None else None, shows=not negotiated.iomap)
+        self._fast = FastPath(fs, fd, poll, ledger if registry is None else None,
+                              shows=negotiated.minor >= _VERSIONED and not negotiated.iomap)
         registry = device.Registry(fd) if registry is None else registry
         self._device = fd
         self._request_size = negotiated.buffer_size
@@ -163,8 +164,7 @@ class Server:
         if size >= IO_REQUEST_SIZE:
             length, opcode, unique, ino, _, _, _, _, offset, count, io_flags, _, flags = IO_REQUEST.unpack_from(request)
             if opcode == _READ and length == size == IO_REQUEST_SIZE:
-                if count >= _LARGE:
-                    self._relay.risk()
+                self._relay.risk()  # a source may have to be opened
                 try:
                     self._read(unique, ino, offset, count, not io_flags & abi.READ_LOCKOWNER, answer, waits=waits)
                 finally:
@@ -252,17 +252,17 @@ class Server:
             if not self._send((OUT_HEADER.pack(OUT_HEADER_SIZE + len(body), 0, unique), body)):
                 self._handlers.taken_back(request)
             elif opcode == _OPEN:
-                self._learn_open(request.header.nodeid, kept=body == _KEPT)
+                self._learn_open(request.header.nodeid, _OPEN_OUT.unpack(body)[1])
         except ProtocolError as error:
             log.error("%s", error)
             self._send((codec.error(_unique(buffer, size), errno.EIO),))
         except (OSError, RegionfsError) as error:
             self._send((self._failure(unique, error),))
 
-    def _learn_open(self, ino: int, *, kept: bool) -> None:
+    def _learn_open(self, ino: int, flags: int) -> None:
         self._relay.risk()
         try:
-            if kept:
+            if flags & (abi.FOPEN_KEEP_CACHE | abi.FOPEN_DIRECT_IO) == abi.FOPEN_KEEP_CACHE:
                 self._fast.learn_open(ino)
             else:
                 self._fast.learn_backed(ino, self._backings.hand_over)

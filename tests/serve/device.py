@@ -21,7 +21,7 @@ from regionfs.descriptors import in_memory
 from regionfs.fs import FileSystem
 from regionfs.manifest.load import load
 from regionfs.modes.choose import Choice, Mode
-from regionfs.serve.fast import FastPath
+from regionfs.serve.fast import FastPath, Shown
 from regionfs.serve.ledger import Ledger
 from regionfs.serve.relay import AWAKE, SINCE, Relay
 from regionfs.source import Sources
@@ -41,7 +41,7 @@ WRITE_CACHE, WRITE_LOCKOWNER, KILL_SUIDGID = 1, 2, 4
 UNIQUE = 4711
 ROOM = 1 << 17                   # bytes of a request or a reply
 STOP = b"stop"
-NOTHING = (b"", False, 0, b"")    # that LOOKUP and GETATTR are told
+NOTHING = Shown()                # LOOKUP and GETATTR are Python's
 
 
 class Handed(NamedTuple):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from struct import Struct
@@ -11,11 +12,12 @@ from typing import Any, NamedTuple
 import pytest
 
 from regionfs.fs import SETTLED_NS, FileSystem
+from regionfs.manifest.inspect import SourceFacts
 from regionfs.manifest.load import load
 from regionfs.modes.choose import Choice, Mode
 from regionfs.serve import fast
 from regionfs.serve.backing import Backings
-from regionfs.serve.fast import MOST_REGIONS, MOST_SOURCES, FastPath
+from regionfs.serve.fast import MOST_OPEN, MOST_REGIONS, MOST_SOURCES, FastPath, Shown
 from regionfs.serve.handlers import Handlers
 from regionfs.serve.ledger import Ledger
 from regionfs.serve.relay import AWAKE, SINCE
@@ -94,6 +96,7 @@ class Names(NamedTuple):
     def begin(self) -> None:
         """As a mount does, once the sources have settled."""
         settle(self.fs)
+        self.device.fast._begun = False
         self.device.fast.learn_all(self.backings.hand_over_unopened)
 
 
@@ -205,6 +208,30 @@ def test_an_open_knows_what_the_loop_has_told(names: Names, tmp_path: Path) -> N
     assert names.fs.open(names.node("whole.bin").ino, os.O_RDONLY).news is None
 
 
+def test_an_open_that_looked_before_the_loop_was_taught(names: Names, tmp_path: Path,
+                                                        monkeypatch: pytest.MonkeyPatch) -> None:
+    """It ends after: what the loop tells from then on stays noted, so the next open finds it."""
+    names.begin()
+    node, source, look = names.node("whole.bin"), tmp_path / "a.img", Sources.look
+
+    def late(sources: Sources, key: str) -> SourceFacts:
+        found = look(sources, key)
+        patched.undo()
+        longer(source)
+        settle(names.fs)
+        for unique in (2, 4):
+            names.python(open_request(node.ino, unique=unique))
+        names.device.fast.learn_backed(node.ino, names.backings.hand_over)
+        assert names.getattr("whole.bin")
+        return found
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Sources, "look", late)
+        names.python(open_request(node.ino, unique=6))
+    longer(source)
+    assert names.fs.open(node.ino, os.O_RDONLY).news is not None
+
+
 def test_what_the_kernel_may_hold_has_to_be_true(names: Names, tmp_path: Path) -> None:
     """Python told something else before: an open has to come, so the loop tells nothing."""
     names.python_attributes("whole.bin")
@@ -261,7 +288,7 @@ def test_another_tree(names: Names, tmp_path: Path) -> None:
     after = load(write_map(tmp_path, {"whole.bin": {"whole": "b.img"}, "new": {"whole": "b.img", "access": "rw"}}))
     with Sources(after) as sources:
         names.fs.swap(Tree(after, dict.fromkeys(after.files, Choice(Mode.USERSPACE, "a test")), sources))
-        names.device.fast.learn_all(names.backings.hand_over_unopened)
+        names.begin()
         assert (None, None) == (names.lookup("whole.bin"), names.getattr("whole.bin"))
 
 
@@ -318,6 +345,42 @@ def test_bounds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
                                                                for path in files]
 
 
+def test_sources_are_not_opened_by_the_dozen(tmp_path: Path) -> None:
+    """More than some, and each is opened when it is needed: so a mount of many files holds few."""
+    for number in range(MOST_OPEN + 1):
+        (tmp_path / f"{number}.img").write_bytes(b"x")
+    for count in (MOST_OPEN, MOST_OPEN + 1):
+        manifest = load(write_map(tmp_path, {f"f{n}": {"regions": [{"source": f"{n}.img"}]} for n in range(count)}))
+        with Sources(manifest) as sources:
+            fs = FileSystem(manifest, sources, dict.fromkeys(manifest.files, Choice(Mode.USERSPACE, "a test")))
+            with Device(fs) as device:
+                settle(fs)
+                device.fast.learn_all(lambda node, give: None)
+                assert (count == MOST_OPEN) == device.table.knows(fs.tree.files["f0"].ino)
+
+
+def test_a_slow_source_keeps_nobody_waiting(names: Names, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is not known when the first request is read is not learned after: the kernel may hold something by then."""
+    settle(names.fs)
+    held, look = threading.Event(), Sources.look
+
+    def slow(sources: Sources, key: str) -> SourceFacts:
+        if key in names.node("d/deep/map.bin").spec.sources:
+            held.wait(30)
+        return look(sources, key)
+
+    monkeypatch.setattr(fast, "PATIENCE", 0.2)
+    before = threading.active_count()
+    with monkeypatch.context() as patched:
+        patched.setattr(Sources, "look", slow)
+        names.device.fast.learn_all(names.backings.hand_over_unopened)
+        assert names.lookup("whole.bin")
+        held.set()
+        eventually(lambda: threading.active_count() == before)
+    assert [None] * 2 == [names.lookup(path) for path in ("d/deep/map.bin", "d/two.bin")]
+    assert not names.node("d/two.bin").filled
+
+
 def test_where_names_are_not_told(names: Names) -> None:
     """An iomap connection's attributes say more than the loop knows."""
     settle(names.fs)
@@ -326,7 +389,7 @@ def test_where_names_are_not_told(names: Names) -> None:
         silent = FastPath(names.fs, there, shows=False)
         silent.learn_all(names.backings.hand_over_unopened)
         assert silent._table is not None and silent._table.knows(names.node("d/two.bin").ino)
-        assert (b"", False, 0, b"") == silent._shown(names.node("d/two.bin"), [])
+        assert Shown() == silent._shown(names.node("d/two.bin"), [])
     finally:
         os.close(there)
         os.close(ours)

@@ -2,10 +2,10 @@
  * The common requests, answered without Python: an optional accelerator of the native engine.
  *
  * serve() answers those requests that are plain sailing: a READ whose bytes all lie in known maps and in the page cache,
- * a WRITE into rw regions, a LOOKUP, GETATTR or OPEN that finds the sources unchanged. Every other one it returns to its caller, and so it
- * does whenever anything goes otherwise than planned; the caller then does all of it again. What was done of it by then
- * may be done twice, so there is one place, in Python, that knows what an error means. The maps are learned from the
- * caller: see table.h.
+ * a WRITE into rw regions, a LOOKUP, GETATTR or OPEN that finds the sources unchanged. Every other one it returns to its
+ * caller, and so it does whenever anything goes otherwise than planned; the caller then does all of it again. What was
+ * done of it by then may be done twice, so there is one place, in Python, that knows what an error means. The maps are
+ * learned from the caller: see table.h.
  */
 #include "loop.h"
 

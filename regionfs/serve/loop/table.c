@@ -4,13 +4,7 @@
  */
 #include "table.h"
 
-#include <errno.h>
-#include <fcntl.h>
 #include <stdlib.h>
-#include <string.h>
-#include <sys/stat.h>
-#include <sys/uio.h>
-#include <unistd.h>
 
 struct file *table_find(struct table *table, uint64_t ino)
 {
@@ -19,32 +13,6 @@ struct file *table_find(struct table *table, uint64_t ino)
 	while (file && file->ino != ino)
 		file = file->next;
 	return file;
-}
-
-/* With the table's lock; what nobody uses any more goes to `unused`, for close_all() without it. */
-static void let_go(struct table *table, struct handle *handle, struct handle **unused)
-{
-	if (--handle->users == 0) {
-		table->open--;
-		windows_forget(table, handle);
-		if (handle->next)
-			handle->next->link = handle->link;
-		*handle->link = handle->next;
-		handle->next = *unused;
-		*unused = handle;
-	}
-}
-
-/* May take time: a network's file system writes back what is dirty. */
-static void close_all(struct handle *unused)
-{
-	while (unused) {
-		struct handle *handle = unused;
-
-		unused = handle->next;
-		close(handle->fd);
-		free(handle);
-	}
 }
 
 /* The first region that ends after offset. */
@@ -154,9 +122,9 @@ void table_release(struct table *table, struct file *file, const struct piece *p
 	file->users--;
 	for (int index = 0; index < count; index++)
 		if (pieces[index].handle)
-			let_go(table, pieces[index].handle, &unused);
+			table_let_go(table, pieces[index].handle, &unused);
 	pthread_mutex_unlock(&table->lock);
-	close_all(unused);
+	table_close_all(unused);
 }
 
 bool table_count(struct table *table, struct file *file, bool writing, uint64_t bytes)
@@ -262,88 +230,6 @@ bool table_add(struct table *table, long epoch, struct file *file)
 	return added;
 }
 
-static bool identify(int fd, struct opened *opened)
-{
-	struct statx found;
-
-	/* a file server that hangs is not asked */
-	if (statx(fd, "", AT_EMPTY_PATH | AT_STATX_DONT_SYNC, STATX_INO, &found))
-		return false;
-	*opened = (struct opened){found.stx_ino, found.stx_dev_major, found.stx_dev_minor, fcntl(fd, F_GETFL)};
-	return true;
-}
-
-static struct handle *find_handle(const struct table *table, const struct opened *opened)
-{
-	struct handle *handle = table->handles;
-
-	while (handle && (handle->opened.inode != opened->inode || handle->opened.major != opened->major ||
-			  handle->opened.minor != opened->minor || handle->opened.status != opened->status))
-		handle = handle->next;
-	return handle;
-}
-
-/* Without users yet; NULL when there is no descriptor or memory left. */
-static struct handle *add_handle(struct table *table, int fd, const struct opened *opened)
-{
-	struct handle *handle = calloc(1, sizeof *handle);
-
-	if (!handle)
-		return NULL;
-	handle->fd = fcntl(fd, F_DUPFD_CLOEXEC, 0);
-	if (handle->fd < 0) {
-		free(handle);
-		return NULL;
-	}
-	handle->opened = *opened;
-	/* only what lies in memory has seals: it has no disk to wait for, and knows no RWF_NOWAIT */
-	handle->flags = fcntl(fd, F_GET_SEALS) < 0 ? RWF_NOWAIT : 0;
-	handle->mappable = windows_suit(fd);
-	handle->next = table->handles;
-	handle->link = &table->handles;
-	if (handle->next)
-		handle->next->link = &handle->next;
-	table->handles = handle;
-	table->open++;
-	return handle;
-}
-
-static void drop_handles(struct table *table, struct file *file, struct handle **unused)
-{
-	for (Py_ssize_t target = 0; target < file->handles; target++)
-		if (file->handle[target])
-			let_go(table, file->handle[target], unused);
-	memset(file->handle, 0, file->handles * sizeof *file->handle);
-}
-
-void table_use(struct table *table, long epoch, uint64_t ino, Py_ssize_t target, int fd)
-{
-	struct handle *unused = NULL, *handle;
-	struct opened opened;
-	struct file *file;
-
-	if (!identify(fd, &opened))
-		return;
-	pthread_mutex_lock(&table->lock);
-	file = epoch == table->epoch ? table_find(table, ino) : NULL;
-	if (file && target >= 0 && target < file->handles && !file->handle[target]) {
-		handle = find_handle(table, &opened);
-		for (int index = 0; !handle && table->open >= table->bound && index < BUCKETS; index++)
-			for (struct file *other = table->buckets[index]; other; other = other->next)
-				if (other != file)
-					drop_handles(table, other, &unused);
-		if (!handle && table->open < table->bound)
-			handle = add_handle(table, fd, &opened);
-		if (handle)
-			handle->users++;
-		file->handle[target] = handle;
-	}
-	pthread_mutex_unlock(&table->lock);
-	Py_BEGIN_ALLOW_THREADS
-	close_all(unused);
-	Py_END_ALLOW_THREADS
-}
-
 void table_clear(struct table *table)
 {
 	struct handle *unused = NULL;
@@ -355,7 +241,7 @@ void table_clear(struct table *table)
 		struct file *file;
 
 		while ((file = table->buckets[index])) {
-			drop_handles(table, file, &unused);
+			table_drop_handles(table, file, &unused);
 			sources = file->sources;
 			if (table_drop_sources(table, file))
 				table_free_sources(sources);
@@ -367,6 +253,6 @@ void table_clear(struct table *table)
 	}
 	pthread_mutex_unlock(&table->lock);
 	Py_BEGIN_ALLOW_THREADS
-	close_all(unused);
+	table_close_all(unused);
 	Py_END_ALLOW_THREADS
 }

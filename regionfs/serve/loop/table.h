@@ -17,6 +17,7 @@
 enum { HOLE = -1, ERROR = -2 };          /* targets, as in regions.py; those below are blobs */
 enum { PIECES = 512, BUCKETS = 1 << 14 };  /* pieces of a request at most; buckets of each hash table */
 enum { COLUMNS = 5 };                    /* of regions.Columns */
+enum { HANDLES = 1 << 12 };              /* buckets of descriptors */
 
 /* What a descriptor of a source is a descriptor of. */
 struct opened {
@@ -27,7 +28,7 @@ struct opened {
 
 /* A source's descriptor, for all files that show it; the last user closes it. */
 struct handle {
-	struct handle *next, **link;  /* among all; then among those to close */
+	struct handle *next, **link;  /* among those of a bucket; then among those to close */
 	struct opened opened;
 	int fd;
 	int flags;              /* of preadv2: what keeps a read from waiting for a disk */
@@ -100,8 +101,9 @@ struct table {
 	long epoch;             /* how often everything was forgotten */
 	int64_t spin;           /* ns that the loop stays awake for the next request */
 	int idle;               /* ms without a request after which nothing stays mapped */
-	struct handle *handles;
+	struct handle *handles[HANDLES];
 	long open, bound;       /* of them */
+	int hand;               /* the bucket of files that lose theirs next */
 	long asked;             /* how often a window was wanted */
 	Py_buffer shared;       /* the words of the ledger */
 	struct ledger ledger;
@@ -150,6 +152,11 @@ struct file *table_find(struct table *table, uint64_t ino);
 /* With the lock: a file has no sources any more. To be freed when it returns true. */
 bool table_drop_sources(struct table *table, struct file *file);
 void table_free_sources(struct sources *sources);
+/* With the lock: a user less. What nobody uses any more goes to `unused`, for table_close_all() without it. */
+void table_let_go(struct table *table, struct handle *handle, struct handle **unused);
+void table_drop_handles(struct table *table, struct file *file, struct handle **unused);
+/* May take time: a network's file system writes back what is dirty. */
+void table_close_all(struct handle *unused);
 
 /* With the interpreter's lock: what a file refers to is Python's. */
 
