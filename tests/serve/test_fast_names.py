@@ -115,6 +115,12 @@ def getattr_request(ino: int) -> bytes:
     return HEADER.pack(HEADER.size + 16, 3, UNIQUE, ino, 0, 0, 0, 0, 0) + bytes(16)
 
 
+@pytest.fixture(autouse=True)
+def _patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A busy machine learns as much."""
+    monkeypatch.setattr(fast, "PATIENCE", 60)
+
+
 @pytest.fixture
 def names(tmp_path: Path) -> Iterator[Names]:
     for name in "abw":
