@@ -108,6 +108,41 @@ def test_a_slow_source_slows_nobody_else(tmp_path: Path) -> None:
         assert worst < 0.5
 
 
+def test_a_source_that_stalls_holds_no_mount_up(tmp_path: Path) -> None:
+    """The files of a new mount are learned before the first request, but for so long only."""
+    (tmp_path / "fine.img").write_bytes(b"f" * MIB)
+    part = {"part.bin": {"regions": [{"source": "slow/one", "offset": 7, "length": PAGE}]}}
+    with slowfs(tmp_path / "slow", f"one={2 * HALF}") as fs:
+        fs.order("delay 8 open")
+        begun = time.monotonic()
+        with Mount(tmp_path, {**part, **FINE}) as mount:
+            assert b"f" * PAGE == direct_read(mount.path / "fine.bin")
+            took = time.monotonic() - begun
+            fs.order("delay 0")
+            assert b"o" * PAGE == (mount.path / "part.bin").read_bytes()
+    assert took < 6
+
+
+def test_a_small_read_that_opens_a_slow_source_slows_nobody_else(tmp_path: Path) -> None:
+    """It is watched, like all that may stall."""
+    (tmp_path / "fine.img").write_bytes(b"f" * MIB)
+    late = {"late.bin": {"whole": "slow/one"}}
+    with slowfs(tmp_path / "slow", f"one={2 * HALF}") as fs, (
+            Mount(tmp_path, FINE, options=("--modes", "userspace"))) as mount:
+        mount.write_manifest({**FINE, **late})
+        assert "" == mount.user.regionfs("reload", mount.path).stderr
+        fs.order("delay 4 open")
+        reader = threading.Thread(target=(mount.path / "late.bin").read_bytes)
+        reader.start()
+        worst = 0.0
+        while reader.is_alive():
+            last = time.monotonic()
+            assert b"f" * PAGE == direct_read(mount.path / "fine.bin")
+            worst = max(worst, time.monotonic() - last)
+        fs.order("delay 0")
+    assert worst < 2
+
+
 def test_an_error_of_one_source_is_its_callers(tmp_path: Path) -> None:
     """The errno is the source's; the other file's reads and writes go on; when it is over all is well."""
     with slowfs(tmp_path / "bad", f"one={2 * HALF}", f"two={2 * HALF}") as fs, Mount(tmp_path, over("bad")) as mount:
