@@ -12,6 +12,7 @@ import argparse
 import collections
 import contextlib
 import re
+import signal
 import subprocess
 import sys
 import tempfile
@@ -41,6 +42,7 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=9)
     parser.add_argument("--seconds", type=float, default=0.25, help="of each run")
     options = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that what was begun is undone
     workloads = [row for row in WORKLOADS if row.name.startswith(tuple(options.workload))]
     subjects = [row for row in SUBJECTS if row.name in options.subject]
     try:
