@@ -10,8 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bench.workloads import FILE_SIZE
-
-MADV_POPULATE_READ = 22  # linux/mman.h; since 5.14
+from regionfs.modes.pages import POPULATE_READ
 
 
 @dataclass(frozen=True)
@@ -107,5 +106,5 @@ def hold(paths: Iterable[Path]) -> Iterator[None]:
             with path.open("rb") as file:
                 held = stack.enter_context(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
             held.madvise(mmap.MADV_RANDOM)  # nothing is read ahead
-            held.madvise(MADV_POPULATE_READ)
+            held.madvise(POPULATE_READ)
         yield

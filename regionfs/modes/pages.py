@@ -15,7 +15,7 @@ from pathlib import Path
 SIZE = Path("/sys/kernel/mm/transparent_hugepage/hpage_pmd_size")
 LARGEST = 4 << 20  # bytes; where pages are of 64 KiB huge ones are of 512 MiB, which is too much at once
 _CACHESTAT = 451   # the same on all architectures; Linux 6.5
-_POPULATE_READ = 22  # MADV_POPULATE_READ, linux/mman.h
+POPULATE_READ = 22   # MADV_POPULATE_READ, linux/mman.h
 
 _libc = ctypes.CDLL(None, use_errno=True)
 _libc.mmap.restype = ctypes.c_void_p
@@ -67,7 +67,7 @@ def fill(fd: int, offset: int, length: int) -> None:
     try:
         for advice in (mmap.MADV_HUGEPAGE, mmap.MADV_RANDOM):
             _check(_libc.madvise(address, length, advice))
-        _check(_libc.madvise(address, mmap.PAGESIZE, _POPULATE_READ))
+        _check(_libc.madvise(address, mmap.PAGESIZE, POPULATE_READ))
     finally:
         _libc.munmap(address, length)
 

@@ -123,8 +123,11 @@ class FastPath:
         epoch = self._table.epoch
         with _gone_is_fine():
             node = self._fs.file(ino)
+            if node.choice.mode is not Mode.USERSPACE or len(node.spec.sources) > MOST_SOURCES or (
+                    self._fs.is_written(node)):
+                return
             known = _unchanged(node)
-            if node.choice.mode is Mode.USERSPACE and known is not None and not self._fs.is_written(node):
+            if known is not None and node.cached == tuple(facts.stamp for _, facts in known):
                 self._teach(self._table, epoch, node, known, self._shown(node, known))
 
     def learn_backed(self, ino: int, hand_over: HandOver) -> None:
@@ -201,9 +204,8 @@ class FastPath:
 
     def _teach(self, table: Table, epoch: int, node: FileNode, known: Known, shown: Shown) -> None:
         """A file in userspace, whose page cache is filled from sources as `known`."""
-        if len(known) <= MOST_SOURCES and node.cached == tuple(facts.stamp for _, facts in known):
-            self._learn_map(table, epoch, node)
-            table.open(epoch, node.ino, tuple(_row(*pair) for pair in known), shown)
+        self._learn_map(table, epoch, node)
+        table.open(epoch, node.ino, tuple(_row(*pair) for pair in known), shown)
 
     def _teach_backed(self, table: Table, epoch: int, node: FileNode, stamps: object, hand_over: HandOver) -> None:
         """A file in passthrough, whose source was found to be of these `stamps`."""

@@ -28,7 +28,6 @@ HUGE = 2 << 20
 SEGMENTS = 8
 SIZE = SEGMENTS * SEGMENT * HUGE - 4096  # so that the last huge page is a short one
 PART = 1 << 20                           # bytes of a region
-POPULATE_READ = 22                       # MADV_POPULATE_READ, linux/mman.h
 
 
 @pytest.fixture(autouse=True)
@@ -80,7 +79,7 @@ def cold(tmp_path: Path, content: bytes) -> Iterator[Cold]:
         key, = spec.sources
         fd = compose(spec.regions, {key: sources.fd(key)}, lambda offset, length: b"", image_directory())
         with mapping(fd) as mapped, mapping(sources.fd(key)) as source_mapped:
-            source_mapped.madvise(POPULATE_READ)
+            source_mapped.madvise(pages.POPULATE_READ)
             yield Cold(fd, spec.regions, sources, source, mapped, source_mapped)
         os.close(fd)
 
@@ -110,7 +109,7 @@ def there(fd: int, mapped: mmap.mmap) -> set[int]:
     """The huge pages that are wholly cached; they stay."""
     found = {n for n in range(-(-SIZE // HUGE)) if pages.cached(fd, n * HUGE, min(HUGE, SIZE - n * HUGE))}
     for number in found:
-        mapped.madvise(POPULATE_READ, number * HUGE, min(HUGE, SIZE - number * HUGE))
+        mapped.madvise(pages.POPULATE_READ, number * HUGE, min(HUGE, SIZE - number * HUGE))
     return found
 
 
@@ -290,7 +289,7 @@ def test_mounted(tmp_path: Path, content: bytes) -> None:
                for region in reverse()]
     with (open(tmp_path / "source", "rb") as source, mapping(source.fileno()) as source_mapped,
           Mount(tmp_path, {"f": {"regions": regions}}) as mount, Worker() as worker):
-        source_mapped.madvise(POPULATE_READ)
+        source_mapped.madvise(pages.POPULATE_READ)
         pid = mount.status()["pid"]
         # the machine may page out what was filled, before it is mapped
         assert any(first_segment_is_filled(worker, mount.path / "f", pid, content) for _ in range(3))

@@ -81,6 +81,18 @@ def test_opens_for_python(world: World, path: str) -> None:
     assert [False, False] == [world.device.open(ino), world.device.release(ino)]
 
 
+def test_a_file_of_many_sources_is_not_looked_at_again(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each of its opens is Python's, and has asked all of them already."""
+    world.learn_open("more.bin")
+    asked: list[int] = []
+    monkeypatch.setattr(world.fs, "getattr", asked.append)
+    world.device.fast.learn_open(world.ino("more.bin"))
+    assert [] == asked
+    with pytest.raises(AttributeError):
+        world.learn_open("one.bin")
+    assert [world.ino("one.bin")] == asked, "others are asked for"
+
+
 def test_python_must_have_kept_the_page_cache(world: World) -> None:
     """Whose source has changed since that is not learned, nor whose file is served in another mode."""
     node = world.fs.tree.files["one.bin"]
