@@ -43,7 +43,10 @@ REFUSED = {
     "auto_unmount": "regionfs unmounts when it ends and restarts a server that fails; leave it out",
 }
 
-DEFAULT_MAX_READ = 1 << 20  # bytes; as INIT's max_pages
+#: bytes of a READ or WRITE. Larger ones save next to nothing, but are copied around the processor's cache, and no
+#: ordinary user's pipe holds a WRITE of 1 MiB with its header (loop/bulk.h)
+DEFAULT_MAX_READ = 1 << 19
+MOST_MAX_READ = 1 << 20  # as INIT's max_pages
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,8 +117,8 @@ def _split(text: str) -> list[str]:
 
 
 def _max_read(value: str) -> int:
-    if not value.isascii() or not value.isdigit() or not 4096 <= int(value) <= DEFAULT_MAX_READ:
-        raise UsageError(f"max_read={value}: give bytes from 4096 to {DEFAULT_MAX_READ}")
+    if not value.isascii() or not value.isdigit() or not 4096 <= int(value) <= MOST_MAX_READ:
+        raise UsageError(f"max_read={value}: give bytes from 4096 to {MOST_MAX_READ}")
     return int(value)
 
 

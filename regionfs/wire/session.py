@@ -14,7 +14,8 @@ other sizes before, and nothing here reads them.
 - POSIX_LOCKS, FLOCK_LOCKS: the kernel's own locks do, all users of the mount are local.
 - SETXATTR_EXT, SECURITY_CTX, CREATE_SUPP_GROUP: they change the layout of requests.
 - NO_OPEN_SUPPORT, NO_OPENDIR_SUPPORT: every open is checked. CACHE_SYMLINKS: there are none.
-- ALLOW_IDMAP: uids belong to the sources. SPLICE_*: Python reads into its own buffers.
+- ALLOW_IDMAP: uids belong to the sources. SPLICE_*: the kernel splices
+  without being told (loop/bulk.h).
 """
 
 from __future__ import annotations

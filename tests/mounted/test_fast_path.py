@@ -252,6 +252,40 @@ def test_poll(mount: Callable[..., Mount], sources: Path, poll: str) -> None:
         assert bytes([COUNT - 1]) * PAGE == worker.pread(path, RW, PAGE)
 
 
+def ends_of_pipes(mount: Mount) -> int:
+    """How many the server has."""
+    server = mount.status()["pid"]
+    return sum(str(entry.readlink()).startswith("pipe:") for entry in Path(f"/proc/{server}/fd").iterdir())
+
+
+@pytest.mark.parametrize(("options", "ends"), [((), 4), (("-o", "max_read=65536"), 4), (("-o", "max_read=16384"), 0)])
+@pytest.mark.parametrize("engine", ["native"], indirect=True)
+def test_large_writes(mount: Callable[..., Mount], tmp_path: Path, options: tuple[str, ...], ends: int) -> None:
+    """Their bytes are in the sources, through the page cache and past it; through pipes where they are worth it."""
+    rng, model = Random(13), bytearray(6 * MIB)
+    for name in "ab":
+        (tmp_path / f"{name}.img").write_bytes(bytes(3 * MIB))
+    regions = [{"source": f"{name}.img", "offset": place * MIB, "length": MIB, "access": "rw"}
+               for place in range(3) for name in "ab"]
+    with mount({"f": {"regions": regions}}, options=(*USERSPACE, *options)) as mounted, Worker() as worker:
+        before = ends_of_pipes(mounted)
+        handle, direct = (worker.open(mounted.path / "f", os.O_RDWR | flag) for flag in (0, os.O_DIRECT))
+        for turn in range(200):
+            count = rng.choice((1, PAGE, 64 * PAGE, rng.randrange(2 * MIB)))
+            offset = rng.randrange(6 * MIB - count)
+            if turn % 5 == 4:
+                offset, count = offset // PAGE * PAGE, (count // PAGE or 1) * PAGE
+            data = rng.randbytes(count)
+            done = worker.pwrite_direct(direct, offset, data) if turn % 5 == 4 else worker.pwrite(handle, offset, data)
+            assert count == done
+            model[offset:offset + count] = data
+            assert data == worker.pread(handle, offset, count)
+        a, b = ((tmp_path / f"{name}.img").read_bytes() for name in "ab")
+        assert model == b"".join(part[place * MIB:][:MIB] for place in range(3) for part in (a, b))
+        assert before + ends == ends_of_pipes(mounted)
+        assert 0 == mounted.status()["restarts"]
+
+
 SHRINKS = """
 import random, sys, time
 rng, path = random.Random(5), sys.argv[1]

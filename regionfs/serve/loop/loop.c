@@ -10,6 +10,7 @@
 #include "loop.h"
 
 #include "attributes.h"
+#include "bulk.h"
 #include "opens.h"
 #include "replies.h"
 #include "requests.h"
@@ -99,12 +100,14 @@ static bool showable(const struct request *request, const struct file *file, con
 	return left == 0;
 }
 
-static bool store(const struct piece *pieces, int count, const char *data)
+/* To the sources, what lies at `data` or in pipes. */
+static bool store(const struct piece *pieces, int count, const char *data, struct bulk *bulk)
 {
 	for (int index = 0; index < count; index++) {
 		const struct piece *piece = &pieces[index];
 
-		if (pwrite(piece->handle->fd, data, piece->length, piece->address) != (ssize_t)piece->length)
+		if (bulk ? !bulk_store(bulk, piece->handle->fd, piece->address, piece->length)
+			 : pwrite(piece->handle->fd, data, piece->length, piece->address) != (ssize_t)piece->length)
 			return false;
 		data += piece->length;
 	}
@@ -146,8 +149,9 @@ static enum outcome do_read(struct table *table, const struct request *request, 
 	return done >= 0 ? DONE : WAITS;
 }
 
-static enum outcome do_write(struct table *table, const struct request *request, struct replies *replies,
-			     struct turns *turns)
+/* `bulk`: where the data is, unless it comes after the request. */
+static enum outcome do_write(struct table *table, const struct request *request, struct bulk *bulk,
+			     struct replies *replies, struct turns *turns)
 {
 	struct piece pieces[PIECES];
 	struct file *file;
@@ -170,7 +174,8 @@ static enum outcome do_write(struct table *table, const struct request *request,
 		return UNKNOWN;
 	}
 	/* forgotten meanwhile: another file may show these bytes by now, and Python drops what the kernel holds of it */
-	done = store(pieces, count, (const char *)(request + 1)) && table_count(table, file, true, request->count);
+	done = (!bulk || bulk_keep(bulk)) && store(pieces, count, (const char *)(request + 1), bulk) &&
+	       table_count(table, file, true, request->count);
 	if (done) {
 		*(struct write_reply *)place = (struct write_reply){{sizeof(struct write_reply), 0, request->unique},
 								    request->count, 0};
@@ -181,7 +186,7 @@ static enum outcome do_write(struct table *table, const struct request *request,
 	return done ? DONE : UNKNOWN;
 }
 
-static enum outcome do_request(struct table *table, struct request *request, ssize_t size,
+static enum outcome do_request(struct table *table, struct request *request, ssize_t size, struct bulk *bulk,
 			       struct replies *replies, struct turns *turns)
 {
 	if (size < HEADER_SIZE || request->length != size)
@@ -199,7 +204,7 @@ static enum outcome do_request(struct table *table, struct request *request, ssi
 	if (request->opcode == OPCODE_READ && size == sizeof *request)
 		return do_read(table, request, replies, turns);
 	if (request->opcode == OPCODE_WRITE && size - sizeof *request == request->count)
-		return do_write(table, request, replies, turns);
+		return do_write(table, request, bulk, replies, turns);
 	return UNKNOWN;
 }
 
@@ -227,8 +232,42 @@ static int wait_for_request(struct table *table, int device, int64_t spin, bool 
 	return ready;
 }
 
-enum ended loop_serve(struct table *table, int device, struct span buffer, struct span reply, struct turns *turns,
-		      int64_t turn, ssize_t *size)
+/* As read(2) of a message; of one that lies in `bulk` then only its beginning is in the buffer. Negative with errno. */
+static ssize_t receive(struct bulk *bulk, int device, struct span buffer)
+{
+	ssize_t size = -1;
+
+	if (bulk)
+		bulk_empty(bulk);
+	if (bulk && !bulk->refused)
+		size = bulk_receive(bulk, device, buffer.start, buffer.length, sizeof(struct request));
+	if (bulk && !bulk->refused)
+		return size;
+	return read(device, buffer.start, buffer.length);
+}
+
+/* Whether a message is a WRITE whose data is worth a pipe. */
+static bool is_bulk(const struct request *request, ssize_t size)
+{
+	return size > (ssize_t)sizeof *request && request->opcode == OPCODE_WRITE && request->count >= LEAST_BULK &&
+	       !(request->flags & O_DIRECT);
+}
+
+/* One message of *size bytes; false with errno when its data got lost. */
+static bool answer(struct table *table, struct span buffer, ssize_t size, struct bulk *bulk, struct replies *replies,
+		   struct turns *turns, enum outcome *outcome)
+{
+	struct request *request = buffer.start;
+	char *data = (char *)(request + 1);
+
+	if (bulk && !is_bulk(request, size) && !bulk_fetch(bulk, data))
+		return false;
+	*outcome = do_request(table, request, size, bulk && bulk->inside ? bulk : NULL, replies, turns);
+	return *outcome == DONE || !bulk || bulk_fetch(bulk, data);
+}
+
+static enum ended serve(struct table *table, int device, struct span buffer, struct span reply, struct turns *turns,
+			int64_t turn, ssize_t *size, struct bulk **bulk)
 {
 	struct request *request = buffer.start;
 	struct replies replies = {.device = device, .start = reply.start, .room = reply.length};
@@ -237,7 +276,7 @@ enum ended loop_serve(struct table *table, int device, struct span buffer, struc
 	while (turns->turn == turn) {
 		enum outcome outcome;
 
-		*size = read(device, buffer.start, buffer.length);
+		*size = receive(*bulk, device, buffer);
 		if (*size < 0 && errno == ENOENT) /* interrupted while it was read */
 			continue;
 		if (*size < 0 && errno != EAGAIN)
@@ -251,16 +290,35 @@ enum ended loop_serve(struct table *table, int device, struct span buffer, struc
 				return FAILED;
 			continue;
 		}
-		outcome = do_request(table, request, *size, &replies, turns);
+		if (!answer(table, buffer, *size, *bulk, &replies, turns, &outcome))
+			return FAILED;
 		if (outcome == DONE && together && request->opcode == OPCODE_READ && request->count <= SMALL)
 			continue;
 		if (!replies_send(&replies))
 			return FAILED;
 		if (outcome != DONE)
 			return outcome == WAITS ? WAITING : REQUEST;
+		if (!is_bulk(request, *size)) {
+			bulk_return(*bulk);
+			*bulk = NULL;
+		} else if (!*bulk) {
+			*bulk = bulk_take(&table->bulk, buffer.length);
+		}
 		/* more came while this one was answered: the next ones may wait for each other */
 		together = together || !waited;
 		waited = false;
 	}
 	return replies_send(&replies) ? TURNED : FAILED;
+}
+
+enum ended loop_serve(struct table *table, int device, struct span buffer, struct span reply, struct turns *turns,
+		      int64_t turn, ssize_t *size)
+{
+	struct bulk *bulk = NULL;
+	enum ended ended = serve(table, device, buffer, reply, turns, turn, size, &bulk);
+	int error = errno;
+
+	bulk_return(bulk);
+	errno = error;
+	return ended;
 }

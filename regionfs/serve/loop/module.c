@@ -315,6 +315,7 @@ static void Table_dealloc(Table *self)
 		*forgotten = file->next;
 		table_free_file(file);
 	}
+	bulk_close(&self->table.bulk);
 	PyBuffer_Release(&self->table.shared);
 	pthread_mutex_destroy(&self->table.lock);
 	Py_TYPE(self)->tp_free(self);

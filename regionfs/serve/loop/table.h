@@ -10,6 +10,7 @@
 #include <sys/stat.h>
 #include <time.h>
 
+#include "bulk.h"
 #include "ledger.h"
 #include "requests.h"
 #include "windows.h"
@@ -108,6 +109,7 @@ struct table {
 	Py_buffer shared;       /* the words of the ledger */
 	struct ledger ledger;
 	struct window windows[WINDOWS];
+	struct bulk bulk;
 	struct file *buckets[BUCKETS + 1];  /* the last one holds what was forgotten, until it is harvested */
 	struct sources *names[BUCKETS];
 };
