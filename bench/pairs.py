@@ -82,7 +82,7 @@ def measure_all(rounds: int, seconds: float) -> dict[str, Any]:
     """Every row, `rounds` times."""
     gathered: dict[str, Turns] = {row.name: {name: [] for name in NAMES} for row in ROWS}
     with contextlib.ExitStack() as stack:
-        disk = stack.enter_context(stores())["disk"]
+        disk = stack.enter_context(stores(()))["disk"]
         starts = {subject.name: subject.start for subject in SUBJECTS}
         paths = {name: stack.enter_context(starts[name](disk)).path for name in NAMES}
         halt_poll = stack.enter_context(idling(as_is=False))

@@ -1,4 +1,4 @@
-"""What a run has the machine do for the length of a `with` block: cores of daemons, idle cores, free memory."""
+"""What a run has the machine do for the length of a `with` block: cores of daemons, idle cores, memory."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from pathlib import Path
 from regionfs.cli.wakeups import HALT_POLL, USUAL_HALT_POLL
 
 PROC = Path("/proc")
+DIRTY = Path("/proc/sys/vm")
 REPORTING = Path("/sys/module/page_reporting/parameters/page_reporting_order")  # of the smallest block reported
 LARGEST = 10          # order of the largest free block that Linux keeps: 1024 pages
 MOST_FREE = 8 << 30   # bytes to keep from the host; never more than half of what is free
@@ -82,6 +83,27 @@ def idling(*, as_is: bool) -> Iterator[int | None]:
         yield before
     finally:
         HALT_POLL.write_text(str(before))
+
+
+@contextmanager
+def dirty_limit(size: int) -> Iterator[None]:
+    """Whoever writes waits for the disk when `size` bytes wait for it, and it begins at half of them.
+
+    By itself the kernel lets a fifth of the memory wait, and begins at a tenth. Raises OSError where it is not
+    permitted to change.
+    """
+    limits = {"dirty_bytes": size, "dirty_background_bytes": size // 2}
+    before = {name: (DIRTY / name).read_text() for name in limits}
+    shares = {name.replace("bytes", "ratio"): (DIRTY / name.replace("bytes", "ratio")).read_text() for name in limits}
+    for name, limit in limits.items():
+        (DIRTY / name).write_text(str(limit))
+    try:
+        yield
+    finally:
+        # whichever of bytes and ratio is written last holds, and the other reads 0
+        for name, value in (before | shares).items():
+            if int(value):
+                (DIRTY / name).write_text(value)
 
 
 @contextmanager

@@ -61,8 +61,8 @@ def profiles(workloads: Sequence[Workload], subjects: Sequence[Subject], runs: i
              ) -> Iterator[tuple[Workload, Subject, str]]:
     """A table for each workload on each subject that does it."""
     with contextlib.ExitStack() as stack:
-        made = stack.enter_context(stores())
-        views = start_all(subjects, made, stack, {})
+        made = stack.enter_context(stores(workloads))
+        views = start_all(subjects, workloads, made, stack, {})
         stack.enter_context(idling(as_is=False))
         stack.enter_context(free_memory(as_is=False))
         data = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="regionfs-bench-"))) / "perf.data"
@@ -70,10 +70,10 @@ def profiles(workloads: Sequence[Workload], subjects: Sequence[Subject], runs: i
                 "--output", str(data), "--"]
         for workload in workloads:
             for subject in (row for row in subjects if row.name in views and row.does(workload)):
-                view = views[subject.name][workload.direct]
+                view = views[subject.name][subject.store(workload)]
                 unit = "bytes" if workload.sequential else "operations"
                 seen, speeds = Samples(), []
-                with settled(workload, None, view.sources):
+                with settled(workload, None, [view]):
                     for _ in range(runs):
                         figures = measure(workload, subject, view, made["disk"], seconds, perf)
                         if "error" in figures:  # refused

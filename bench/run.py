@@ -32,12 +32,12 @@ from rich.progress import Progress
 
 from bench import table
 from bench.peers import libfuse_version, newer_version
-from bench.placement import cores, free_memory, halt_poll, idling, pinned
+from bench.placement import cores, dirty_limit, free_memory, halt_poll, idling, pinned
 from bench.servers import View
 from bench.store import COARSE, FINE, PIECES, Store, hold, trim, warm
 from bench.subjects import SUBJECTS, TURNS, Subject
 from bench.tools import MissingError
-from bench.workloads import FILE_SIZE, SAME_CORE, WORKLOADS, Workload, run
+from bench.workloads import FILE_SIZE, LARGE_FILE, SAME_CORE, WORKLOADS, Workload, run
 from regionfs.cli.wakeups import microseconds
 from tests.sweep import session_root, unmount_all
 
@@ -47,7 +47,7 @@ QUICK = ("read sequential 128 KiB, first touch", "read random 4 KiB, buffered", 
          "write sequential 128 KiB, buffered", "4 clients read random 4 KiB, O_DIRECT",
          "read random 4 KiB, O_DIRECT, two cores")
 CACHES = Path("/proc/sys/vm/drop_caches")
-Views = dict[str, dict[bool, View]]  # subject -> O_DIRECT? -> where it shows the bytes
+Views = dict[str, dict[str, View]]  # subject -> store -> where it shows the bytes
 Cell = tuple[Workload, Subject, int]  # which of its turns in the round
 
 
@@ -116,16 +116,19 @@ def memory_directory() -> Path | None:
 
 
 @contextlib.contextmanager
-def stores() -> Iterator[dict[str, Store]]:
-    """The bytes in each kind of place, warm; unmounted and removed at the end."""
-    places = {"disk": (session_root(), (COARSE, FINE, PIECES)),
-              "memory": (memory_directory() or session_root(), (COARSE, PIECES))}
+def stores(workloads: Sequence[Workload]) -> Iterator[dict[str, Store]]:
+    """The bytes in each kind of place that is needed for these, warm; unmounted and removed at the end."""
+    places = {"disk": (session_root(), FILE_SIZE, (COARSE, FINE, PIECES)),
+              "memory": (memory_directory() or session_root(), FILE_SIZE, (COARSE, PIECES)),
+              "large": (session_root(), LARGE_FILE, ())}
+    if not any(workload.cold for workload in workloads):
+        del places["large"]
     with contextlib.ExitStack() as stack:
         made = {}
-        for kind, (place, layouts) in places.items():
+        for kind, (place, size, layouts) in places.items():
             name = stack.enter_context(tempfile.TemporaryDirectory(prefix="regionfs-bench-", dir=place))
             stack.callback(unmount_all, Path(name))
-            made[kind] = Store(Path(name))
+            made[kind] = Store(Path(name), size)
             made[kind].fill(*layouts)
         os.sync()
         yield made
@@ -142,17 +145,16 @@ def start(subject: Subject, store: Store, stack: contextlib.ExitStack) -> View:
     return view
 
 
-def start_all(subjects: Sequence[Subject], made: Mapping[str, Store], stack: contextlib.ExitStack,
-              entries: dict[str, Any]) -> Views:
-    """Every subject that can run, with its view for cached and for O_DIRECT workloads; `entries` says who cannot."""
+def start_all(subjects: Sequence[Subject], workloads: Sequence[Workload], made: Mapping[str, Store],
+              stack: contextlib.ExitStack, entries: dict[str, Any]) -> Views:
+    """Every subject that can run, with a view of each store that its workloads need; `entries` says who cannot."""
     views: Views = {}
     for subject in subjects:
         entry = entries[subject.name] = {"what": subject.what, "baseline": subject.baseline, "family": subject.family,
                                          "missing": None}
         try:
-            cached = start(subject, made["disk"], stack)
-            direct = cached if subject.direct_store == "disk" else start(subject, made["memory"], stack)
-            views[subject.name] = {False: cached, True: direct}
+            kinds = {subject.store(workload): None for workload in workloads if subject.does(workload)}
+            views[subject.name] = {kind: start(subject, made[kind], stack) for kind in kinds}
         except MissingError as reason:
             entry["missing"] = str(reason).splitlines()[0]
             print(f"bench: {subject.name} is missing: {entry['missing']}", file=sys.stderr)
@@ -182,7 +184,7 @@ def measure(workload: Workload, subject: Subject, view: View, store: Store, seco
         return {"error": str(error).splitlines()[0]}
     finally:
         if workload.writes:
-            trim(view.sources)
+            trim(view.sources, workload.size)
 
 
 def read_through(view: View) -> None:
@@ -210,21 +212,28 @@ def forget() -> None:
 
 
 @contextlib.contextmanager
-def settled(workload: Workload, before: Workload | None, sources: Collection[Path]) -> Iterator[None]:
+def settled(workload: Workload, before: Workload | None, views: Collection[View]) -> Iterator[None]:
     """Around a row: nothing is left to be written, and its subjects' sources are warm; for writes in single pages.
 
-    Reads that drop no cache of the sources hold them. Nothing is held while caches are dropped here.
+    Reads that drop no cache of the sources hold them. Nothing is held while caches are dropped here, not by
+    subjects either. In cold rows less is written behind than the file has, as where it does not fit into memory.
 
     What a write into the page cache costs depends on how large the folio is that it finds there. Reads find what
     read-ahead leaves, in every round alike. How pages lie in memory makes up to half of
     what is read from them: before a row of reads from the page cache nobody has any, and each fills his own in turn.
     """
     os.sync()
-    if not workload.cold:
-        if before is None or before.writes != workload.writes or workload.warm:
-            with contextlib.suppress(OSError):
-                forget()
-        warm(sources, single_pages=workload.writes)
+    if workload.cold:
+        with dirty_limit(workload.size // 4):
+            yield
+        return
+    sources = {path for view in views for path in view.sources}
+    if before is None or before.writes != workload.writes or workload.warm:
+        for view in views:
+            view.let_go()
+        with contextlib.suppress(OSError):
+            forget()
+    warm(sources, single_pages=workload.writes)
     with hold(sources if workload.held else []):
         yield
 
@@ -233,8 +242,8 @@ def one_round(cells: Sequence[Cell], views: Views, disk: Store, seconds: float) 
     """Every cell once, in this order."""
     before = None
     for workload, group in itertools.groupby(cells, key=lambda cell: cell[0]):
-        row = [(subject, views[subject.name][workload.direct], turn) for _, subject, turn in group]
-        with settled(workload, before, {path for _, view, _ in row for path in view.sources}):
+        row = [(subject, views[subject.name][subject.store(workload)], turn) for _, subject, turn in group]
+        with settled(workload, before, [view for _, view, turn in row if not turn]):
             for subject, view, turn in row:
                 figures = measure(workload, subject, view, disk, seconds)
                 yield {"workload": workload.name, "subject": subject.name, "turn": turn,
@@ -303,15 +312,15 @@ def main() -> None:
     subjects, workloads = chosen_subjects(options), chosen_workloads(options)
     result: dict[str, Any] = {
         "started": datetime.datetime.now().isoformat(timespec="seconds"), "machine": {},
-        "rounds": 0, "seconds": options.seconds, "file_size": FILE_SIZE,
+        "rounds": 0, "seconds": options.seconds, "file_size": FILE_SIZE, "large_file": LARGE_FILE,
         "memory_store": "tmpfs" if memory_directory() else "disk",
         "workloads": [{"name": row.name, "group": row.group, "unit": "bytes" if row.sequential else "operations",
                        "subjects": [subject.name for subject in subjects if subject.does(row)]} for row in workloads],
         "subjects": {}, "runs": [],
     }
     with contextlib.ExitStack() as stack:
-        made = stack.enter_context(stores())
-        views = start_all(subjects, made, stack, result["subjects"])
+        made = stack.enter_context(stores(workloads))
+        views = start_all(subjects, workloads, made, stack, result["subjects"])
         halt_poll_before = stack.enter_context(idling(as_is=options.as_is))
         result["machine"] = machine(halt_poll_before, stack.enter_context(free_memory(as_is=options.as_is)))
         measure_all(options, result, views, made["disk"])

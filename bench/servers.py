@@ -29,12 +29,13 @@ NUMBERS = itertools.count()
 class View:
     """Where a subject shows the bytes, the files it has them from, and the processes that serve them.
 
-    Descendants of these processes are not named.
+    Descendants of these processes are not named. `let_go`: have it map nothing of its sources any more.
     """
 
     path: Path
     sources: tuple[Path, ...]
     pids: tuple[int, ...] = ()
+    let_go: Callable[[], object] = lambda: None
 
 
 Start = Callable[[Store], AbstractContextManager[View]]
@@ -73,8 +74,15 @@ def regionfs(layout: Layout | None, access: str, engine: str, modes: str) -> Sta
             mode = status["files"]["flat.img"]["mode"]
             if mode != modes:
                 raise MissingError(f"served in mode {mode}")
-            yield View(mount.path / "flat.img", sources, (status["pid"], status.get("holder_pid") or status["pid"]))
+            pids = (status["pid"], status.get("holder_pid") or status["pid"])
+            yield View(mount.path / "flat.img", sources, pids, lambda: _forget_maps(mount))
     return start
+
+
+def _forget_maps(mount: Mount) -> None:
+    """What the native engine maps of its sources goes with its maps, which a reload has it forget."""
+    if mount.engine == "native":
+        mount.user.regionfs("reload", mount.path).check_returncode()
 
 
 def over_directory(command: Callable[[Path, Path], Sequence[str | Path]], *, passthrough: bool = False) -> Start:

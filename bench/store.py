@@ -55,6 +55,7 @@ class Store:
     """A directory with the bytes: `flat` as one file, and in the sources of each layout."""
 
     directory: Path
+    size: int = FILE_SIZE  # layouts are of this size only
 
     @property
     def flat(self) -> Path:
@@ -69,14 +70,14 @@ class Store:
         self.flat.parent.mkdir(parents=True)
         with open("/dev/urandom", "rb") as random, self.flat.open("wb") as flat:
             for _ in range(64):
-                flat.write(random.read(FILE_SIZE // 64))
+                flat.write(random.read(self.size // 64))
         for layout in layouts:
             layout.write(self.flat, self.directory)
 
 
-def trim(paths: Collection[Path]) -> None:
-    """Cut off what was written past the end of a layout's sources, which hold FILE_SIZE bytes in equal parts."""
-    size = FILE_SIZE // len(paths)
+def trim(paths: Collection[Path], total: int) -> None:
+    """Cut off what was written past the end of sources, which hold `total` bytes in equal parts."""
+    size = total // len(paths)
     for path in paths:
         if path.stat().st_size > size:
             os.truncate(path, size)

@@ -41,6 +41,10 @@ class Subject:
     def does(self, workload: Workload) -> bool:
         return workload.group in self.groups and not (workload.writes and self.reads_only)
 
+    def store(self, workload: Workload) -> str:
+        """Where its bytes lie."""
+        return "large" if workload.cold else self.direct_store if workload.direct else "disk"
+
     def turns(self, workload: Workload) -> int:
         """How often it is measured in each round."""
         return TURNS if self.on_disk and workload.disk_decides else 1
@@ -71,10 +75,10 @@ SUBJECTS = (
          direct_store="memory"),
     peer("passthrough_hp", "libfuse's C++ example over the file; O_DIRECT over a tmpfs",
          over_directory(lambda source, point: [peers.passthrough_hp(), "--foreground", source, point]),
-         MOST | {"author"}, direct_store="memory", keeps_cache=True),
+         direct_store="memory", keeps_cache=True),
     peer("passthrough_hp with passthrough", "the same of a newer libfuse, which lets the kernel read and write",
          over_directory(lambda source, point: [peers.passthrough_hp_newer(), "--foreground", source, point],
-                        passthrough=True), FEW | {"author"}, keeps_cache=True),
+                        passthrough=True), FEW, keeps_cache=True),
     peer("nbdfuse", "nbdkit's split plugin, a file for each of 64 regions, under nbdfuse; O_DIRECT over a tmpfs",
          nbdfuse, MANY, direct_store="memory"),
     peer("qemu-storage-daemon", "its FUSE export of a VMDK, an extent for each of 64 regions; O_DIRECT over a tmpfs",

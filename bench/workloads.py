@@ -11,13 +11,13 @@ from pathlib import Path
 from typing import Any
 
 MIB = 1 << 20
-FILE_SIZE = 256 * MIB
+FILE_SIZE, LARGE_FILE = 256 * MIB, 1024 * MIB  # the latter for what a disk decides
 SAME_CORE, TWO_CORES = "same core", "two cores"
 
 
 @dataclass(frozen=True)
 class Workload:
-    """One fio job on one file of FILE_SIZE bytes; `jobs` of them at once are clients with a thread each."""
+    """One fio job on one file; `jobs` of them at once are clients with a thread each."""
 
     name: str
     group: str         # subjects name the groups that they take part in
@@ -28,13 +28,19 @@ class Workload:
     mmap: bool = False
     jobs: int = 1
     first_touch: bool = False  # the mount's own page cache is dropped first; the sources stay warm
-    cold: bool = False         # every cache of the machine is dropped first, the sources' too
+    cold: bool = False         # every cache of the machine is dropped first, the sources' too; on the large file
+    longest: float = 0.0       # seconds of its one pass; 0: as long as all
     placement: str = ""        # SAME_CORE, TWO_CORES; else the scheduler's
 
     @property
     def sequential(self) -> bool:
         """Reported in bytes a second; the others in operations a second."""
         return not self.rw.startswith("rand")
+
+    @property
+    def size(self) -> int:
+        """Bytes of the file."""
+        return LARGE_FILE if self.cold else FILE_SIZE
 
     @property
     def writes(self) -> bool:
@@ -100,8 +106,8 @@ WORKLOADS = (
     *_shapes("write"),
     Workload("write random 4 KiB, mmap", "mmap", "randwrite", 4096, mmap=True),
     # the last of a round, for they leave everyone cold
-    *(Workload(f"patch author's {rw}", "author", rw, 4096, cold=True)
-      for rw in ("read", "randread", "write", "randwrite")),
+    *(Workload(f"patch author's {rw}", "author", rw, 4096, cold=True, longest=longest)
+      for rw, longest in (("read", 30), ("randread", 1), ("write", 30), ("randwrite", 30))),
 )
 
 
@@ -114,14 +120,15 @@ def clock() -> tuple[str, ...]:
 
 def command(workload: Workload, path: Path, seconds: float, *, drop_cache: bool) -> list[str]:
     """The fio command line. Clients read sequentially each from a place of its own, at random all from everywhere."""
-    part = FILE_SIZE // workload.jobs if workload.sequential else FILE_SIZE
+    part = workload.size // workload.jobs if workload.sequential else workload.size
     return [
         "fio", "--name=job", f"--filename={path}", f"--rw={workload.rw}", f"--bs={workload.block}", f"--size={part}",
-        f"--offset_increment={part % FILE_SIZE}", f"--numjobs={workload.jobs}", "--group_reporting",
+        f"--offset_increment={part % workload.size}", f"--numjobs={workload.jobs}", "--group_reporting",
         f"--iodepth={workload.depth}", f"--ioengine={workload.engine}", f"--direct={workload.direct:d}",
         f"--invalidate={drop_cache and workload.once:d}", f"--fsync_on_close={workload.cold:d}",
-        f"--time_based={not workload.once:d}", f"--runtime={round(seconds * 1000)}ms", "--randrepeat=0",
-        "--allow_file_create=0", "--fallocate=none", "--thread", "--disk_util=0", "--output-format=json", *clock(),
+        f"--time_based={not workload.once:d}", f"--runtime={round((workload.longest or seconds) * 1000)}ms",
+        "--randrepeat=0", "--allow_file_create=0", "--fallocate=none", "--thread", "--disk_util=0",
+        "--output-format=json", *clock(),
     ]
 
 
@@ -132,7 +139,7 @@ def run(workload: Workload, path: Path, seconds: float, *, drop_cache: bool,
     `before` is put in front of the command. Raises RuntimeError with fio's words when it fails.
     """
     done = subprocess.run([*before, *command(workload, path, seconds, drop_cache=drop_cache)], check=False, text=True,
-                          capture_output=True, timeout=60 + 10 * seconds)
+                          capture_output=True, timeout=60 + 10 * (workload.longest or seconds))
     if done.returncode:
         raise RuntimeError(f"fio, {workload.name} on {path}: {done.stderr.strip() or done.stdout.strip()}")
     job = json.loads(done.stdout[done.stdout.index("{"):])["jobs"][0]

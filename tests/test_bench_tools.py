@@ -61,7 +61,7 @@ def test_what_was_written_past_the_end_of_sources_is_cut_off(tmp_path: Path) -> 
     for path, more in zip(paths, (0, 9), strict=True):
         path.touch()
         os.truncate(path, FILE_SIZE // 2 + more)
-    trim(paths)
+    trim(paths, FILE_SIZE)
     assert [FILE_SIZE // 2] * 2 == [path.stat().st_size for path in paths]
 
 
@@ -106,6 +106,27 @@ def test_free_memory_is_kept_and_given_back(tmp_path: Path, monkeypatch: pytest.
     knob.write_text("11\n")
     with placement.free_memory(as_is=False) as kept:
         assert (None, "11\n") == (kept, knob.read_text()), "nothing is reported here"
+
+
+def test_what_waits_for_the_disk_is_limited_and_let_be(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In bytes; afterwards what was in force before is written last: shares of the memory, or bytes."""
+    monkeypatch.setattr(placement, "DIRTY", tmp_path)
+    names = [f"dirty_{kind}" for kind in ("bytes", "background_bytes", "ratio", "background_ratio")]
+
+    def values(*wanted: str) -> list[str]:
+        for name, value in zip(names, wanted, strict=False):
+            (tmp_path / name).write_text(value)
+        return [(tmp_path / name).read_text() for name in names]
+
+    values("0\n", "0\n", "20\n", "10\n")
+    with placement.dirty_limit(1 << 20):
+        assert ["1048576", "524288"] == values()[:2]
+        values(*values()[:2], "0\n", "0\n")  # as the kernel does
+    assert ["20\n", "10\n"] == values()[2:]
+    values("4096\n", "2048\n", "0\n", "0\n")
+    with placement.dirty_limit(1 << 20):
+        assert ["1048576", "524288"] == values()[:2]
+    assert ["4096\n", "2048\n", "0\n", "0\n"] == values()
 
 
 def test_a_job_that_fails_or_takes_too_long_is_no_time(monkeypatch: pytest.MonkeyPatch) -> None:
