@@ -125,7 +125,7 @@ class Server:
         self._make_fs(_abilities(negotiated, trial), number)
         self._native = native = Native(self.fs, fd, negotiated, Ledger(runtime.ledger_of(self._config.mountpoint)),
                                        before_first=self._raise_read_ahead, poll=self._config.poll)
-        self.fs.knows = native.knows
+        self.fs.knows = native.forget_attributes  # which says so
         self._store.revive(self.fs)
         self._store.record(self.fs.tree, number)
         self.fs.on_change = self._record

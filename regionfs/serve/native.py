@@ -102,12 +102,11 @@ class Server:
         """Drop the kernel's pages of a range. May wait for requests on them: never while leading."""
         self._send(codec.notify(NotifyCode.INVAL_INODE, codec.pack(NotifyInvalInodeOut(ino, offset, length))))
 
-    def knows(self, ino: int) -> bool:
-        """Whether the kernel holds an inode. Waits while it is just letting go of it: never while leading."""
-        return self.forget_attributes(ino)
-
     def forget_attributes(self, ino: int) -> bool:
-        """Let the kernel ask for an inode's attributes again; False when it does not hold it. Waits as knows()."""
+        """Let the kernel ask for an inode's attributes again; False when it does not hold the inode.
+
+        Waits while the kernel is just letting go of it: never while leading.
+        """
         # an offset below 0 drops attributes only
         return self._send(codec.notify(NotifyCode.INVAL_INODE, codec.pack(NotifyInvalInodeOut(ino, -1, 0))))
 

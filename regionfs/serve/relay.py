@@ -75,8 +75,9 @@ class Relay:
 
     def safe(self) -> None:
         """The leader is done with what might have stalled."""
-        if self._leader == threading.get_ident():
-            self.turns[SINCE] = 0
+        with self._change:  # else another one might lead, and be watched, by the time that this is written
+            if self._leader == threading.get_ident():
+                self.turns[SINCE] = 0
 
     def _serve(self) -> None:
         while self._follow():
