@@ -46,7 +46,7 @@ WANTED_FLAGS = (
     | InitFlag.ASYNC_DIO
     | InitFlag.PARALLEL_DIROPS
     | InitFlag.DO_READDIRPLUS | InitFlag.READDIRPLUS_AUTO
-    | InitFlag.MAX_PAGES              # requests of up to 1 MiB
+    | InitFlag.MAX_PAGES              # requests of more than 128 KiB
     | InitFlag.HANDLE_KILLPRIV_V2     # spares a GETXATTR before each write; requests carry KILL_SUIDGID
     | InitFlag.INIT_EXT
     | InitFlag.DIRECT_IO_ALLOW_MMAP   # shared mmap of a file opened with FOPEN_DIRECT_IO

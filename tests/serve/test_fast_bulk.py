@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import gc
 import os
 import threading
@@ -14,6 +15,7 @@ from typing import Any
 import pytest
 
 from regionfs.regions import Kind, Region, RegionMap
+from regionfs.serve import fast
 from regionfs.serve.relay import AWAKE, SINCE
 from regionfs.tree import Counters
 from tests.faults.lives import MIB, eventually
@@ -63,16 +65,22 @@ def world(sources: Path) -> Iterator[World]:
         yield made
 
 
-def pipes() -> int:
-    """How many ends of pipes this process has, but for what only waits to be collected."""
+def ends(name: str) -> set[int]:
+    """This process's descriptors of that name, but for what only waits to be collected."""
     gc.collect()
-    found = 0
+    found = set()
     for entry in Path("/proc/self/fd").iterdir():
         try:
-            found += str(entry.readlink()).startswith("pipe:")
+            if str(entry.readlink()).startswith(name):
+                found.add(int(entry.name))
         except FileNotFoundError:  # the directory's own
             continue
     return found
+
+
+def pipes() -> int:
+    """How many ends of pipes this process has."""
+    return len(ends("pipe:"))
 
 
 def all_at_once(world: World, messages: Sequence[bytes]) -> int | None:
@@ -250,6 +258,71 @@ def test_pipes_go_with_the_loop(sources: Path) -> None:
             assert before + 4 == pipes()
     del world
     assert before == pipes()
+
+
+def test_pipes_that_cannot_be_emptied(world: World, sources: Path) -> None:
+    """What is left in them is never taken for a later message's: from then on it is read as ever."""
+    ino, before = world.learn("both", 0, CUT + SIZE), ends(os.devnull)
+    bulk, small = write_request(ino, 0, b"w" * LEAST), write_request(ino, 0, b"s" * 4096)
+    for _ in range(2):
+        assert len(STOP) == all_at_once(world, [bulk, STOP])
+        written(world, LEAST)
+        for nowhere in ends(os.devnull) - before:
+            with open(os.devnull, "rb") as nothing:
+                os.dup2(nothing.fileno(), nowhere, inheritable=False)  # splice(2) into it: EBADF
+        assert len(STOP) == all_at_once(world, [bulk, bulk, small, STOP])
+        written(world, LEAST, LEAST, 4096)
+        assert b"s" * 4096 + b"w" * (LEAST - 4096) == shown(sources)[:LEAST]
+    assert before == ends(os.devnull)
+
+
+def test_what_was_not_kept(world: World, sources: Path) -> None:
+    """Where no second reference is to be had nothing is stored, and all of it is handed over."""
+    ino, before = world.learn("both", 0, CUT + SIZE), ends("pipe:")
+    data, message = b"w" * LEAST, write_request(ino, LEAST, Random(4).randbytes(MOST))
+    assert len(STOP) == all_at_once(world, [write_request(ino, 0, data), STOP])
+    written(world, LEAST)
+    fcntl.fcntl(max(ends("pipe:") - before), fcntl.F_SETPIPE_SZ, 4096)
+    for _ in range(2):
+        assert len(message) == all_at_once(world, [write_request(ino, 0, data), message])
+        written(world, LEAST)
+        assert message == world.device.request[:len(message)]
+        assert data + bytes(CUT + SIZE - LEAST) == shown(sources)
+
+
+def test_a_source_that_does_not_splice(sources: Path) -> None:
+    """Python does one WRITE; the loop does the next ones as ever, and tries again when it was idle."""
+    with served_from(sources, FILES) as world:
+        table, first = world.device.table, os.open(sources / "a.img", os.O_RDWR | os.O_APPEND)  # EINVAL
+        table.learn(table.epoch, 2, SPLICED.size, SPLICED.columns, 2, True, Counters())
+        table.use(table.epoch, 2, 0, first)
+        before, message = pipes(), write_request(2, 0, b"m" * LEAST)
+        assert len(message) == all_at_once(world, [message, message])
+        written(world, LEAST)
+        assert message == world.device.request[:len(message)]
+        assert before == pipes()
+        assert len(STOP) == all_at_once(world, [message] * 3 + [STOP])
+        written(world, *[LEAST] * 3)
+        os.close(first)
+
+
+def test_an_idle_loop_has_no_pipes(sources: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After a while without requests; then it goes on as before."""
+    monkeypatch.setattr(fast, "IDLE", 1)
+    with served_from(sources, FILES) as world:
+        ino, device, before = world.learn("both", 0, CUT + SIZE), world.device, pipes()
+        bulk = [write_request(ino, place * LEAST, bytes([place + 1]) * LEAST) for place in range(3)]
+        for turn in range(2):
+            thread = threading.Thread(target=all_at_once, args=(world, bulk))
+            thread.start()
+            written(world, *[LEAST] * 3)
+            eventually(lambda: pipes() == before)
+            device.kernel.send(bulk[turn])
+            written(world, LEAST)
+            device.kernel.send(STOP)
+            thread.join()
+            assert before + 4 == pipes()
+        assert b"".join(bytes([place + 1]) * LEAST for place in range(3)) == shown(sources)[:3 * LEAST]
 
 
 def test_messages_that_no_pipe_holds(world: World, sources: Path) -> None:

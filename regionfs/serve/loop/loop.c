@@ -212,7 +212,7 @@ static enum outcome do_request(struct table *table, struct request *request, ssi
  * Wait for a request: awake for up to `spin` ns, then asleep. Who sleeps on another core than the client is woken
  * late, so this pays where requests come one by one; where they come seldom it is left out. Negative with errno.
  */
-static int wait_for_request(struct table *table, int device, int64_t spin, bool *often)
+static int wait_for_request(struct table *table, int device, int64_t spin, bool *often, struct bulk **bulk)
 {
 	struct pollfd next = {device, POLLIN, 0};
 	int64_t begin = spin ? now() : 0;
@@ -226,6 +226,9 @@ static int wait_for_request(struct table *table, int device, int64_t spin, bool 
 	ready = poll(&next, 1, table->idle);
 	if (ready == 0) {
 		windows_close(table);
+		bulk_return(*bulk);
+		*bulk = NULL;
+		bulk_close(&table->bulk);
 		ready = poll(&next, 1, -1);
 	}
 	*often = spin && now() - begin < 2 * spin;
@@ -235,18 +238,18 @@ static int wait_for_request(struct table *table, int device, int64_t spin, bool 
 /* As read(2) of a message; of one that lies in `bulk` then only its beginning is in the buffer. Negative with errno. */
 static ssize_t receive(struct bulk *bulk, int device, struct span buffer)
 {
-	ssize_t size = -1;
-
 	if (bulk)
 		bulk_empty(bulk);
-	if (bulk && !bulk->refused)
-		size = bulk_receive(bulk, device, buffer.start, buffer.length, sizeof(struct request));
-	if (bulk && !bulk->refused)
-		return size;
+	if (bulk && !bulk->refused) {
+		ssize_t size = bulk_receive(bulk, device, buffer.start, buffer.length, sizeof(struct request));
+
+		if (!bulk->refused)
+			return size;
+	}
 	return read(device, buffer.start, buffer.length);
 }
 
-/* Whether a message is a WRITE whose data is worth a pipe. */
+/* Whether a message is a WRITE whose data is worth a pipe: it stays there, and another one is expected. */
 static bool is_bulk(const struct request *request, ssize_t size)
 {
 	return size > (ssize_t)sizeof *request && request->opcode == OPCODE_WRITE && request->count >= LEAST_BULK &&
@@ -285,7 +288,7 @@ static enum ended serve(struct table *table, int device, struct span buffer, str
 			together = replies.count > 1;
 			many = replies.count ? together : many;
 			waited = !replies.count;
-			if (waited ? wait_for_request(table, device, many ? 0 : table->spin, &often) < 0
+			if (waited ? wait_for_request(table, device, many ? 0 : table->spin, &often, bulk) < 0
 				   : !replies_send(&replies))
 				return FAILED;
 			continue;
