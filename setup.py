@@ -21,7 +21,8 @@ def files(names: str, suffix: str) -> list[str]:
 
 ring = liburing()
 setup(ext_modules=[Extension(
-    "regionfs.serve._fast", files("attributes bulk handles ledger loop module opens replies sources table turns windows", "c"),
+    "regionfs.serve._fast",
+    files("attributes bulk handles ledger loop module opens replies sources table turns windows", "c"),
     depends=files("attributes bulk ledger loop opens replies requests table turns windows", "h"),
     define_macros=[("_GNU_SOURCE", None), ("_FILE_OFFSET_BITS", "64")] + [("HAVE_LIBURING", None)] * ring,
     libraries=["uring"] * ring,

@@ -5,13 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from regionfs.formats.values import FormatError
+from regionfs.formats.values import FormatError, Imported
 from regionfs.manifest.load import load
 from regionfs.regions import Kind
-from tests.formats.tools import faults, imported, put, regionfs, resolved
+from tests.formats.tools import faults, imported, is_map, nearly, put, regionfs, resolved
 
 HEAD = """# Mapfile. Created by GNU ddrescue version 1.27
 # Command line: ddrescue /dev/sdb rescue.img rescue.map
@@ -70,9 +70,17 @@ def test_bad_mapfiles_say_why(tmp_path: Path, text: str, why: str) -> None:
     assert why in str(caught.value)
 
 
-@settings(max_examples=200, deadline=None, derandomize=True)
-@given(st.lists(st.sampled_from(["0x0", "0x10", "16", "0", "99999999999999999999", "0xffffffffffffffffff", " ", "+",
-                                 "-", "?", "*", "/", "\n", "#", "\0", "é"]), max_size=25))
-def test_anything_is_a_map_or_a_format_error(words: list[str]) -> None:
+WORDS = ("0x0", "0x10", "16", "0", "99999999999999999999", "0xffffffffffffffffff", " ", "+", "-", "?", "*", "/", "\n",
+         "#", "\0", "é")
+
+
+@settings(max_examples=300, deadline=None, derandomize=True)
+@given(st.lists(st.sampled_from(WORDS), max_size=25).map(lambda words: HEAD + "".join(words)) | nearly(MAP, WORDS))
+@example(MAP)
+def test_anything_is_a_map_or_a_format_error(text: str) -> None:
     """Arbitrary text is read as a whole map or refused with its place; it ends in no other exception."""
-    assert [] == faults(lambda: imported("ddrescue", HEAD + "".join(words), Path("/d"), source=Path("/d/r.img")))
+    def read() -> Imported:
+        return imported("ddrescue", text, Path("/d"), source=Path("/d/r.img"))
+
+    assert [] == faults(read)
+    assert text != MAP or is_map(read)

@@ -8,15 +8,15 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from regionfs.formats.devices import Device, from_system
 from regionfs.formats.dmsetup import read
-from regionfs.formats.values import Foreign, FormatError
+from regionfs.formats.values import Foreign, FormatError, Imported
 from regionfs.manifest.load import load
 from regionfs.regions import Kind
-from tests.formats.tools import exported, faults, imported, put, put_manifest, regionfs, resolved
+from tests.formats.tools import exported, faults, imported, is_map, nearly, put, put_manifest, regionfs, resolved
 
 Line = tuple[int, int, str, list[str]]
 
@@ -182,10 +182,26 @@ def test_unaligned_error_region_is_named(tmp_path: Path) -> None:
         exported("dmsetup", manifest, tmp_path / "t")
 
 
-@settings(max_examples=200, deadline=None, derandomize=True)
-@given(st.lists(st.sampled_from([
-    "0", "8", "99999999999999999999", " ", "linear", "zero", "error", "7:9999", ",", ";", "\\", "\n", "rw", "a",
-    "#", ":", "losetup", "/dev/loop100", "é", "\0"]), max_size=25))
-def test_anything_is_a_map_or_a_format_error(words: list[str]) -> None:
+TABLE = "0 8 linear /d/a 0\n8 16 zero\n24 8 error\n32 1 linear /d/b 7\n"
+CONCISE = r"one,,,rw,0 8 linear /d/a 0,8 8 zero;tw\,o,uuid,3,ro,0 16 linear /d/b 8"
+WORDS = ("0", "8", "99999999999999999999", " ", "linear", "zero", "error", "7:9999", ",", ";", "\\", "\n", "rw", "a",
+         "#", ":", "losetup", "/dev/loop100", "é", "\0")
+
+
+@settings(max_examples=400, deadline=None, derandomize=True)
+@given(st.lists(st.sampled_from(WORDS), max_size=25).map("".join) | nearly(TABLE, WORDS) | nearly(CONCISE, WORDS))
+@example(TABLE)
+@example(CONCISE)
+def test_anything_is_a_map_or_a_format_error(text: str) -> None:
     """Arbitrary text is read as a whole map or refused with its place; it ends in no other exception."""
-    assert [] == faults(lambda: imported("dmsetup", "".join(words), Path("/tmp")))
+    def named(name: str) -> Device:
+        if not name.startswith("/d/"):
+            raise FormatError(f"/tmp/in: no device {name}")
+        return Device(Path(name))
+
+    def parsed() -> Imported:
+        return read(Foreign(Path("/tmp/in"), text.encode(), Path("/tmp/m.yaml")), named)
+
+    assert [] == faults(lambda: imported("dmsetup", text, Path("/tmp")))
+    assert [] == faults(parsed)
+    assert text not in (TABLE, CONCISE) or is_map(parsed)

@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from regionfs.formats.values import FormatError
+from regionfs.formats.values import FormatError, Imported
 from regionfs.manifest.load import load
 from regionfs.regions import Kind
-from tests.formats.tools import exported, faults, imported, put, put_manifest, regionfs, resolved, run
+from tests.formats.tools import exported, faults, imported, is_map, nearly, put, put_manifest, regionfs, resolved, run
 
 
 def entry(start: int, length: int, **keys: Any) -> dict[str, Any]:
@@ -108,10 +108,19 @@ def test_export_names_the_region_it_cannot_say(tmp_path: Path, region: dict[str,
         exported("qemu-map", manifest, tmp_path / "o.json")
 
 
-@settings(max_examples=100, deadline=None, derandomize=True)
+MAP = json.dumps([entry(0, 8), entry(8, 4, offset=100, filename="a"), entry(12, 8, zero=True, data=False)])
+VALUES = (0, 1, -1, 1 << 64, True, False, None, "a", [], {})
+
+
+@settings(max_examples=250, deadline=None, derandomize=True)
 @given(st.lists(st.dictionaries(
     st.sampled_from(["start", "length", "depth", "present", "zero", "data", "offset", "filename", "compressed"]),
-    st.sampled_from([0, 1, -1, 1 << 64, True, False, None, "a", [], {}])), max_size=3))
-def test_anything_is_a_map_or_a_format_error(entries: list[dict[str, Any]]) -> None:
+    st.sampled_from(VALUES)), max_size=3).map(json.dumps) | nearly(MAP, [json.dumps(value) for value in VALUES]))
+@example(MAP)
+def test_anything_is_a_map_or_a_format_error(text: str) -> None:
     """Arbitrary entries are read as a whole map or refused with their place; they end in no other exception."""
-    assert [] == faults(lambda: imported("qemu-map", json.dumps(entries), Path("/tmp"), source=Path("/tmp/a")))
+    def read() -> Imported:
+        return imported("qemu-map", text, Path("/tmp"), source=Path("/tmp/a"))
+
+    assert [] == faults(read)
+    assert text != MAP or is_map(read)

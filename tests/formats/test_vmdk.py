@@ -5,13 +5,25 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from regionfs.formats.values import FormatError
+from regionfs.formats.values import FormatError, Imported
 from regionfs.manifest.load import load
 from regionfs.regions import Kind
-from tests.formats.tools import exported, faults, imported, put, put_manifest, random_manifest, regionfs, resolved, run
+from tests.formats.tools import (
+    exported,
+    faults,
+    imported,
+    is_map,
+    nearly,
+    put,
+    put_manifest,
+    random_manifest,
+    regionfs,
+    resolved,
+    run,
+)
 
 HEAD = '# Disk DescriptorFile\nversion=1\nCID=2322c3a8\nparentCID=ffffffff\ncreateType="monolithicFlat"\n'
 
@@ -137,10 +149,18 @@ def test_sources_are_never_replaced(tmp_path: Path) -> None:
     assert (2, before) == (result.exit_code, (tmp_path / "a.img").read_bytes())
 
 
-@settings(max_examples=150, deadline=None, derandomize=True)
-@given(st.lists(st.sampled_from([
-    "RW", "RDONLY", "NOACCESS", " ", "1", "0", "99999999999999999999", "FLAT", "ZERO", "VMFS", '"a"', '"', "\n",
-    "=", "version", "parentCID", "createType", "#", "é", "\0", "ddb.x"]), max_size=30))
-def test_anything_is_a_map_or_a_format_error(words: list[str]) -> None:
-    """Arbitrary text after the header is a whole map or refused with its place, and no other exception."""
-    assert [] == faults(lambda: imported("vmdk", HEAD + "".join(words), Path("/tmp")))
+MAP = HEAD + '# Extent description\nRW 4 FLAT "a" 2\nRDONLY 1 FLAT "b" 0\nRW 8 ZERO\nNOACCESS 2 ZERO\nddb.x = "1"\n'
+WORDS = ("RW", "RDONLY", "NOACCESS", " ", "1", "0", "99999999999999999999", "FLAT", "ZERO", "VMFS", '"a"', '"', "\n",
+         "=", "version", "parentCID", "createType", "#", "é", "\0", "ddb.x")
+
+
+@settings(max_examples=250, deadline=None, derandomize=True)
+@given(st.lists(st.sampled_from(WORDS), max_size=30).map(lambda words: HEAD + "".join(words)) | nearly(MAP, WORDS))
+@example(MAP)
+def test_anything_is_a_map_or_a_format_error(text: str) -> None:
+    """Arbitrary text is a whole map or refused with its place, and no other exception."""
+    def read() -> Imported:
+        return imported("vmdk", text, Path("/tmp"))
+
+    assert [] == faults(read)
+    assert text != MAP or is_map(read)

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from random import Random
 from typing import Any
 
 from click.testing import CliRunner, Result
+from hypothesis import strategies as st
 
 from regionfs.cli.export import composite_of
 from regionfs.cli.main import cli
@@ -106,6 +108,21 @@ def _faults(name: str, file: FileSpec, manifest: Manifest) -> Iterator[str]:
         yield f"{name}: tiles end at {pos}, the file at {file.regions.size}"
     if (file.regions is None) == (file.whole is None):
         yield f"{name}: is neither a map nor a whole source, or both"
+
+
+def nearly(text: str, words: Sequence[str]) -> st.SearchStrategy[str]:
+    """`text` as it is, or with up to three of its words, or the signs between them, replaced or left out."""
+    pieces = dict(enumerate(re.findall(r"\w+|\W", text)))
+    edits = st.dictionaries(st.sampled_from(list(pieces)), st.sampled_from(("", *words)), max_size=3)
+    return edits.map(lambda chosen: "".join((pieces | chosen).values()))
+
+
+def is_map(read: Callable[[], Imported]) -> bool:
+    """Whether a reader takes it."""
+    try:
+        return bool(read().manifest.files)
+    except FormatError:
+        return False
 
 
 def resolved(manifest: Manifest, file: str = "disk.img", *, access: bool = True) -> list[tuple[Any, ...]]:
