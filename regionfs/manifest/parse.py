@@ -18,6 +18,9 @@ from regionfs.manifest.report import Reporter, child, clip
 
 MAX_DEPTH = 6           # the document, files, one file, its regions, one region, its data
 MAX_NODES = 4_000_000   # bounds memory (about 1 GB); half a million regions
+TOO_DEEP = f"nested deeper than the {MAX_DEPTH} levels of a manifest"
+#: libyaml 0.2.6 ends at 1000 levels, which it may find ahead of the events: then only this is known
+LIBYAML_TOO_DEEP = "exceeded maximum nesting depth"
 
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _UNPRINTABLE = re.compile("[^\t\n\r -~\x85\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
@@ -105,7 +108,8 @@ class _Builder:
         except yaml.MarkedYAMLError as error:
             mark = error.problem_mark or error.context_mark
             line, column = (mark.line + 1, mark.column + 1) if mark else (1, 1)
-            raise self._report.fatal(line, column, f"not YAML: {error.problem or error.context}") from None
+            message = f"not YAML: {error.problem or error.context}"
+            raise self._report.fatal(line, column, TOO_DEEP if error.problem == LIBYAML_TOO_DEEP else message) from None
         except yaml.YAMLError as error:
             raise self._report.fatal(1, 1, f"not YAML: {str(error).splitlines()[0]}") from None
 
@@ -153,8 +157,7 @@ class _Builder:
         if isinstance(event, yaml.ScalarEvent):
             return Text(event.value, not event.style, line, column)
         if depth > MAX_DEPTH:
-            message = f"nested deeper than the {MAX_DEPTH} levels of a manifest"
-            raise self._report.fatal(line, column, message, self._path())
+            raise self._report.fatal(line, column, TOO_DEEP, self._path())
         if isinstance(event, yaml.SequenceStartEvent):
             return List(self._items(depth), line, column)
         return Map(self._entries(depth), line, column)
