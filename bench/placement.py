@@ -93,15 +93,14 @@ def dirty_limit(size: int) -> Iterator[None]:
     permitted to change.
     """
     limits = {"dirty_bytes": size, "dirty_background_bytes": size // 2}
-    before = {name: (DIRTY / name).read_text() for name in limits}
-    shares = {name.replace("bytes", "ratio"): (DIRTY / name.replace("bytes", "ratio")).read_text() for name in limits}
+    # the kernel has either in bytes or as a share of the memory: whichever is written last holds, the other reads 0
+    before = {name: (DIRTY / name).read_text() for name in (*limits, "dirty_ratio", "dirty_background_ratio")}
     for name, limit in limits.items():
         (DIRTY / name).write_text(str(limit))
     try:
         yield
     finally:
-        # whichever of bytes and ratio is written last holds, and the other reads 0
-        for name, value in (before | shares).items():
+        for name, value in before.items():
             if int(value):
                 (DIRTY / name).write_text(value)
 
