@@ -2,8 +2,8 @@
 
     python -m bench.profile --workload TEXT... --subject NAME... [--runs N] [--seconds S]
 
-The whole machine is sampled while fio runs, idle cores left out: a share is one of the time that some core was busy.
-What is measured is prepared as in bench.run. Needs perf (Debian: linux-perf).
+The whole machine is sampled while fio or turns.c runs, idle cores left out: a share is one of the time that some core
+was busy. What is measured is prepared as in bench.run. Needs perf (Debian: linux-perf).
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from pathlib import Path
 from statistics import median
 
 from bench.placement import free_memory, idling
-from bench.run import RESULTS, measure, settled, start_all, stores
+from bench.run import RESULTS, measure, measure_turns, settled, start_all, stores
 from bench.subjects import SUBJECTS, Subject
 from bench.table import amount
 from bench.tools import MissingError, need
@@ -73,9 +73,11 @@ def profiles(workloads: Sequence[Workload], subjects: Sequence[Subject], runs: i
                 view = views[subject.name][subject.store(workload)]
                 unit = "bytes" if workload.sequential else "operations"
                 seen, speeds = Samples(), []
-                with settled(workload, None, [view]):
+                turns = subject.takes_turns(workload)
+                with settled(workload, None, [] if turns else [view]):
                     for _ in range(runs):
-                        figures = measure(workload, subject, view, made["disk"], seconds, perf)
+                        figures = (measure_turns(workload, {subject.name: view}, seconds, perf)[subject.name] if turns
+                                   else measure(workload, subject, view, made["disk"], seconds, perf))
                         if "error" in figures:  # refused
                             print(f"bench.profile: {workload.name}, {subject.name}: {figures['error']}",
                                   file=sys.stderr)

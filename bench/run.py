@@ -4,8 +4,8 @@
                         [--as-is] [--out FILE]
 
 All subjects stay mounted during the run. A round goes through the workloads, and for each through the
-subjects, beginning with another one each time, where a disk decides several times; noise that comes and goes
-meets all of them alike.
+subjects, beginning with another one each time; noise that comes and goes meets all of them alike. Where a disk
+decides, those who meet it take turns in one run.
 The method is in bench/README.md; bench/table.py reads the result.
 """
 
@@ -14,7 +14,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import datetime
-import itertools
 import json
 import os
 import platform
@@ -30,14 +29,14 @@ from typing import Any
 
 from rich.progress import Progress
 
-from bench import table
+from bench import table, turns
 from bench.peers import libfuse_version, newer_version
 from bench.placement import cores, dirty_limit, free_memory, halt_poll, idling, pinned
 from bench.servers import View
 from bench.store import COARSE, FINE, PIECES, Store, hold, trim, warm
-from bench.subjects import SUBJECTS, TURNS, Subject
+from bench.subjects import SUBJECTS, Subject
 from bench.tools import MissingError
-from bench.workloads import FILE_SIZE, LARGE_FILE, SAME_CORE, WORKLOADS, Workload, run
+from bench.workloads import FILE_SIZE, LARGE_FILE, QUICK_LARGE_FILE, SAME_CORE, WORKLOADS, Workload, run
 from regionfs.cli.wakeups import microseconds
 from tests.sweep import session_root, unmount_all
 
@@ -48,14 +47,13 @@ QUICK = ("read sequential 128 KiB, first touch", "read random 4 KiB, buffered", 
          "read random 4 KiB, O_DIRECT, two cores")
 CACHES = Path("/proc/sys/vm/drop_caches")
 Views = dict[str, dict[str, View]]  # subject -> store -> where it shows the bytes
-Cell = tuple[Workload, Subject, int]  # which of its turns in the round
 
 
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="bench.run", description="The benchmark of regionfs.")
     parser.add_argument("--quick", action="store_true", help="one short round, for a look; not for the README")
     parser.add_argument("--rounds", type=int)
-    parser.add_argument("--seconds", type=float, help="of each measurement")
+    parser.add_argument("--seconds", type=float, help="of each run; twenty times as long where several take turns")
     parser.add_argument("--minutes", type=float, default=16.5, help="no round begins that would not end within")
     parser.add_argument("--subject", action="append", help="only this one (and the file); may be repeated")
     parser.add_argument("--workload", action="append", help="only names that contain this; may be repeated")
@@ -65,6 +63,7 @@ def arguments() -> argparse.Namespace:
     parsed = parser.parse_args()
     parsed.rounds = parsed.rounds or (1 if parsed.quick else 5)
     parsed.seconds = parsed.seconds or (0.1 if parsed.quick else 0.25)
+    parsed.turns_seconds = 20 * parsed.seconds
     stamp = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
     parsed.out = parsed.out or (QUICK_RESULT if parsed.quick else RESULTS / f"{stamp}.json")
     return parsed
@@ -116,12 +115,15 @@ def memory_directory() -> Path | None:
 
 
 @contextlib.contextmanager
-def stores(workloads: Sequence[Workload]) -> Iterator[dict[str, Store]]:
-    """The bytes in each kind of place that is needed for these, warm; unmounted and removed at the end."""
+def stores(workloads: Sequence[Workload], large: int = LARGE_FILE) -> Iterator[dict[str, Store]]:
+    """The bytes in each kind of place that is needed for these, warm; unmounted and removed at the end.
+
+    `large` bytes where a disk decides.
+    """
     places = {"disk": (session_root(), FILE_SIZE, (COARSE, FINE, PIECES)),
               "memory": (memory_directory() or session_root(), FILE_SIZE, (COARSE, PIECES)),
-              "large": (session_root(), LARGE_FILE, ())}
-    if not any(workload.cold for workload in workloads):
+              "large": (session_root(), large, ())}
+    if not any(workload.turn for workload in workloads):
         del places["large"]
     with contextlib.ExitStack() as stack:
         made = {}
@@ -174,8 +176,6 @@ def measure(workload: Workload, subject: Subject, view: View, store: Store, seco
             read_through(view)
         if workload.direct:
             os.sync()
-        if workload.cold:
-            forget()
         if workload.placement:
             return run_placed(workload, view, seconds, before)
         with hold([view.path] if workload.warm and subject.keeps_cache else []):
@@ -184,7 +184,23 @@ def measure(workload: Workload, subject: Subject, view: View, store: Store, seco
         return {"error": str(error).splitlines()[0]}
     finally:
         if workload.writes:
-            trim(view.sources, workload.size)
+            trim(view.sources, FILE_SIZE)
+
+
+def measure_turns(workload: Workload, views: Mapping[str, View], seconds: float,
+                  before: Sequence[str] = ()) -> dict[str, dict[str, Any]]:
+    """One run of those who meet the disk, in turns: name to figures, or why there are none; `before` as in measure().
+
+    Through the page cache no more than a quarter of a turn may wait to be written, as where the file does not fit into
+    memory.
+    """
+    limited = dirty_limit(workload.turn // 4) if workload.cold and workload.writes else contextlib.nullcontext()
+    try:
+        with limited:
+            forget()
+            return turns.run(workload, {name: view.path for name, view in views.items()}, seconds, before)
+    except (RuntimeError, OSError) as error:
+        return {name: {"error": str(error).splitlines()[0]} for name in views}
 
 
 def read_through(view: View) -> None:
@@ -216,17 +232,13 @@ def settled(workload: Workload, before: Workload | None, views: Collection[View]
     """Around a row: nothing is left to be written, and its subjects' sources are warm; for writes in single pages.
 
     Reads that drop no cache of the sources hold them. Nothing is held while caches are dropped here, not by
-    subjects either. In cold rows less is written behind than the file has, as where it does not fit into memory.
+    subjects either.
 
     What a write into the page cache costs depends on how large the folio is that it finds there. Reads find what
     read-ahead leaves, in every round alike. How pages lie in memory makes up to half of
     what is read from them: before a row of reads from the page cache nobody has any, and each fills his own in turn.
     """
     os.sync()
-    if workload.cold:
-        with dirty_limit(workload.size // 4):
-            yield
-        return
     sources = {path for view in views for path in view.sources}
     if before is None or before.writes != workload.writes or workload.warm:
         for view in views:
@@ -238,33 +250,39 @@ def settled(workload: Workload, before: Workload | None, views: Collection[View]
         yield
 
 
-def one_round(cells: Sequence[Cell], views: Views, disk: Store, seconds: float) -> Iterator[dict[str, Any]]:
-    """Every cell once, in this order."""
+def one_round(workloads: Sequence[Workload], subjects: Sequence[Subject], number: int, views: Views, disk: Store,
+              options: argparse.Namespace) -> Iterator[dict[str, Any]]:
+    """Every workload once on every subject that does it."""
     before = None
-    for workload, group in itertools.groupby(cells, key=lambda cell: cell[0]):
-        row = [(subject, views[subject.name][subject.store(workload)], turn) for _, subject, turn in group]
-        with settled(workload, before, [view for _, view, turn in row if not turn]):
-            for subject, view, turn in row:
-                figures = measure(workload, subject, view, disk, seconds)
-                yield {"workload": workload.name, "subject": subject.name, "turn": turn,
-                       "load": os.getloadavg()[0], **figures}
-        before = workload
+    for index, workload in enumerate(workloads):
+        row = in_order(workload, subjects, number + index)
+        alone = [(subject, views[subject.name][subject.store(workload)]) for subject in row
+                 if not subject.takes_turns(workload)]
+        if alone:
+            with settled(workload, before, [view for _, view in alone]):
+                for subject, view in alone:
+                    figures = measure(workload, subject, view, disk, options.seconds)
+                    yield run_of(workload, subject.name, figures)
+            before = workload
+        together = {subject.name: views[subject.name][subject.store(workload)] for subject in row
+                    if subject.takes_turns(workload)}
+        if together:
+            for name, figures in measure_turns(workload, together, options.turns_seconds).items():
+                yield run_of(workload, name, figures)
 
 
-def in_turn(workloads: Sequence[Workload], subjects: Sequence[Subject], number: int) -> list[Cell]:
-    """The cells of a round: each workload with each subject that does it, then again with those that have more turns.
+def run_of(workload: Workload, subject: str, figures: Mapping[str, Any]) -> dict[str, Any]:
+    """What the result keeps of a run."""
+    return {"workload": workload.name, "subject": subject, "load": os.getloadavg()[0], **figures}
+
+
+def in_order(workload: Workload, subjects: Sequence[Subject], passes: int) -> list[Subject]:
+    """Those that do this workload, as they come in a row.
 
     In every round another one is first, and once all were, they go the other way round: nobody has a place or
-    a predecessor of his own. So it is with all further passes of all rounds.
+    a predecessor of his own.
     """
-    cells = []
-    for index, workload in enumerate(workloads):
-        able = [subject for subject in subjects if subject.does(workload)]
-        for turn in range(TURNS):
-            row = [subject for subject in able if subject.turns(workload) > turn]
-            passes = number * (TURNS - 1) + turn - 1 if turn else number
-            cells += [(workload, subject, turn) for subject in rotated(row, passes + index)]
-    return cells
+    return rotated([subject for subject in subjects if subject.does(workload)], passes)
 
 
 def rotated(row: Sequence[Subject], passes: int) -> list[Subject]:
@@ -280,14 +298,14 @@ def measure_all(options: argparse.Namespace, result: dict[str, Any], views: View
     subjects = [subject for subject in SUBJECTS if subject.name in views]
     began = time.monotonic()
     with Progress(transient=True) as progress:
-        total = options.rounds * len(in_turn(workloads, subjects, 0))
+        total = options.rounds * sum(subject.does(workload) for workload in workloads for subject in subjects)
         bar = progress.add_task("measuring", total=total)
         for number in range(options.rounds):
             spent = time.monotonic() - began
             if number and spent * (number + 1) / number > 60 * options.minutes:
                 print(f"bench: {number} rounds fit into {options.minutes:g} minutes", file=sys.stderr)
                 break
-            for figures in one_round(in_turn(workloads, subjects, number), views, disk, options.seconds):
+            for figures in one_round(workloads, subjects, number, views, disk, options):
                 result["runs"].append({"round": number, **figures})
                 progress.advance(bar)
             result["rounds"] = number + 1
@@ -310,16 +328,18 @@ def main() -> None:
     options = arguments()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that what was begun is undone
     subjects, workloads = chosen_subjects(options), chosen_workloads(options)
+    large = QUICK_LARGE_FILE if options.quick else LARGE_FILE
     result: dict[str, Any] = {
         "started": datetime.datetime.now().isoformat(timespec="seconds"), "machine": {},
-        "rounds": 0, "seconds": options.seconds, "file_size": FILE_SIZE, "large_file": LARGE_FILE,
+        "rounds": 0, "seconds": options.seconds, "turns_seconds": options.turns_seconds,
+        "file_size": FILE_SIZE, "large_file": large,
         "memory_store": "tmpfs" if memory_directory() else "disk",
         "workloads": [{"name": row.name, "group": row.group, "unit": "bytes" if row.sequential else "operations",
                        "subjects": [subject.name for subject in subjects if subject.does(row)]} for row in workloads],
         "subjects": {}, "runs": [],
     }
     with contextlib.ExitStack() as stack:
-        made = stack.enter_context(stores(workloads))
+        made = stack.enter_context(stores(workloads, large))
         views = start_all(subjects, workloads, made, stack, result["subjects"])
         halt_poll_before = stack.enter_context(idling(as_is=options.as_is))
         result["machine"] = machine(halt_poll_before, stack.enter_context(free_memory(as_is=options.as_is)))

@@ -18,8 +18,6 @@ FEW = frozenset(("short",))
 MANY = FEW | {"depth 16", "mmap", "clients", "placement"}
 MOST = MANY | {"1 MiB"}
 
-TURNS = 3  # in a round, of those who meet the disk where it decides
-
 
 @dataclass(frozen=True)
 class Subject:
@@ -36,18 +34,18 @@ class Subject:
     reads_only: bool = False
     fresh: bool = False         # its cache can only be dropped by starting it anew
     keeps_cache: bool = True    # when it is opened again; else there is nothing to hold
-    on_disk: bool = False       # is compared where the disk decides
+    on_disk: bool = False       # takes turns where the disk decides
 
     def does(self, workload: Workload) -> bool:
         return workload.group in self.groups and not (workload.writes and self.reads_only)
 
     def store(self, workload: Workload) -> str:
         """Where its bytes lie."""
-        return "large" if workload.cold else self.direct_store if workload.direct else "disk"
+        return "large" if self.takes_turns(workload) else self.direct_store if workload.direct else "disk"
 
-    def turns(self, workload: Workload) -> int:
-        """How often it is measured in each round."""
-        return TURNS if self.on_disk and workload.disk_decides else 1
+    def takes_turns(self, workload: Workload) -> bool:
+        """With others, in one run."""
+        return self.on_disk and workload.turn > 0
 
 
 def peer(name: str, what: str, start: Start, groups: frozenset[str] = MOST, *, direct_store: str = "disk",
@@ -76,9 +74,9 @@ SUBJECTS = (
     peer("passthrough_hp", "libfuse's C++ example over the file; O_DIRECT over a tmpfs",
          over_directory(lambda source, point: [peers.passthrough_hp(), "--foreground", source, point]),
          direct_store="memory", keeps_cache=True),
-    peer("passthrough_hp with passthrough", "the same of a newer libfuse, which lets the kernel read and write",
-         over_directory(lambda source, point: [peers.passthrough_hp_newer(), "--foreground", source, point],
-                        passthrough=True), FEW, keeps_cache=True),
+    Subject("passthrough_hp with passthrough", "the same of a newer libfuse, which lets the kernel read and write",
+            over_directory(lambda source, point: [peers.passthrough_hp_newer(), "--foreground", source, point],
+                           passthrough=True), FEW, "peers", on_disk=True),
     peer("nbdfuse", "nbdkit's split plugin, a file for each of 64 regions, under nbdfuse; O_DIRECT over a tmpfs",
          nbdfuse, MANY, direct_store="memory"),
     peer("qemu-storage-daemon", "its FUSE export of a VMDK, an extent for each of 64 regions; O_DIRECT over a tmpfs",

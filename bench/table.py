@@ -7,7 +7,6 @@ ratio of the median to the baseline's in the same run.
 from __future__ import annotations
 
 import sys
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from statistics import median
@@ -71,10 +70,10 @@ def cores(machine: Mapping[str, Any]) -> str:
 
 
 def runs(result: Result) -> str:
-    """How many there are of a cell."""
-    most = max(Counter((run["workload"], run["subject"]) for run in result["runs"]).values(), default=0)
-    more = f" ({most} of those who meet the disk where it decides)" if most > result["rounds"] else ""
-    return f"{result['rounds']} interleaved runs{more}"
+    """How many there are of a cell; and how many turns where several subjects share them."""
+    turns = [run["turns"] for run in result["runs"] if "turns" in run]
+    shared = f" (of {min(turns)} to {max(turns)} turns each where a disk decides)" if turns else ""
+    return f"{result['rounds']} interleaved runs{shared}"
 
 
 def markdown(result: Result) -> str:

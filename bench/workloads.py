@@ -11,13 +11,15 @@ from pathlib import Path
 from typing import Any
 
 MIB = 1 << 20
-FILE_SIZE, LARGE_FILE = 256 * MIB, 1024 * MIB  # the latter for what a disk decides
+FILE_SIZE = 256 * MIB
+LARGE_FILE, QUICK_LARGE_FILE = 4096 * MIB, 512 * MIB  # for what a disk decides
+AT_RANDOM = 32  # blocks of a turn
 SAME_CORE, TWO_CORES = "same core", "two cores"
 
 
 @dataclass(frozen=True)
 class Workload:
-    """One fio job on one file; `jobs` of them at once are clients with a thread each."""
+    """One fio job on one file, or turns on it; `jobs` of them at once are clients with a thread each."""
 
     name: str
     group: str         # subjects name the groups that they take part in
@@ -28,8 +30,7 @@ class Workload:
     mmap: bool = False
     jobs: int = 1
     first_touch: bool = False  # the mount's own page cache is dropped first; the sources stay warm
-    cold: bool = False         # every cache of the machine is dropped first, the sources' too; on the large file
-    longest: float = 0.0       # seconds of its one pass; 0: as long as all
+    turn: int = 0              # bytes, where a disk decides; with all caches dropped first: see turns.py
     placement: str = ""        # SAME_CORE, TWO_CORES; else the scheduler's
 
     @property
@@ -38,23 +39,18 @@ class Workload:
         return not self.rw.startswith("rand")
 
     @property
-    def size(self) -> int:
-        """Bytes of the file."""
-        return LARGE_FILE if self.cold else FILE_SIZE
-
-    @property
     def writes(self) -> bool:
         return self.rw.endswith("write")
 
     @property
-    def once(self) -> bool:
-        """Ends after one pass, if not before."""
-        return self.first_touch or self.cold
+    def cold(self) -> bool:
+        """Through the page cache, which is empty at first."""
+        return self.turn > 0 and not self.direct
 
     @property
     def warm(self) -> bool:
         """Read once, unmeasured, before it is measured."""
-        return not (self.writes or self.direct or self.once)
+        return not (self.writes or self.direct or self.first_touch or self.cold)
 
     @property
     def held(self) -> bool:
@@ -62,17 +58,10 @@ class Workload:
         return not (self.writes or self.direct or self.cold)
 
     @property
-    def disk_decides(self) -> bool:
-        """Runs of those who meet the disk here differ by 15 to 30 %."""
-        return self.cold or (self.direct and self.group == "short")
-
-    @property
     def engine(self) -> str:
         """libaio keeps O_DIRECT requests in flight; buffered ones need io_uring for that."""
         if self.mmap:
             return "mmap"
-        if self.cold:
-            return "sync"  # the patch author's
         if self.depth == 1:
             return "psync"
         return "libaio" if self.direct else "io_uring"
@@ -86,7 +75,8 @@ def _shapes(verb: str) -> Iterator[Workload]:
         if verb == "read":
             yield Workload(f"{verb} {shape}, first touch", group, prefix + verb, block, depth, first_touch=True)
         yield Workload(f"{verb} {shape}, buffered", group, prefix + verb, block, depth)
-        yield Workload(f"{verb} {shape}, O_DIRECT", group, prefix + verb, block, depth, direct=True)
+        turn = 0 if group != "short" else AT_RANDOM * block if prefix else 8 * MIB
+        yield Workload(f"{verb} {shape}, O_DIRECT", group, prefix + verb, block, depth, direct=True, turn=turn)
 
 
 WORKLOADS = (
@@ -105,9 +95,9 @@ WORKLOADS = (
     # all writes together: they find the sources in single pages
     *_shapes("write"),
     Workload("write random 4 KiB, mmap", "mmap", "randwrite", 4096, mmap=True),
-    # the last of a round, for they leave everyone cold
-    *(Workload(f"patch author's {rw}", "author", rw, 4096, cold=True, longest=longest)
-      for rw, longest in (("read", 30), ("randread", 1), ("write", 30), ("randwrite", 30))),
+    *(Workload(f"patch author's {rw}", "author", rw, 4096, turn=turn)
+      for rw, turn in (("read", 64 * MIB), ("randread", AT_RANDOM * 4096), ("write", 128 * MIB),
+                       ("randwrite", 64 * MIB))),
 )
 
 
@@ -120,13 +110,13 @@ def clock() -> tuple[str, ...]:
 
 def command(workload: Workload, path: Path, seconds: float, *, drop_cache: bool) -> list[str]:
     """The fio command line. Clients read sequentially each from a place of its own, at random all from everywhere."""
-    part = workload.size // workload.jobs if workload.sequential else workload.size
+    part = FILE_SIZE // workload.jobs if workload.sequential else FILE_SIZE
     return [
         "fio", "--name=job", f"--filename={path}", f"--rw={workload.rw}", f"--bs={workload.block}", f"--size={part}",
-        f"--offset_increment={part % workload.size}", f"--numjobs={workload.jobs}", "--group_reporting",
+        f"--offset_increment={part % FILE_SIZE}", f"--numjobs={workload.jobs}", "--group_reporting",
         f"--iodepth={workload.depth}", f"--ioengine={workload.engine}", f"--direct={workload.direct:d}",
-        f"--invalidate={drop_cache and workload.once:d}", f"--fsync_on_close={workload.cold:d}",
-        f"--time_based={not workload.once:d}", f"--runtime={round((workload.longest or seconds) * 1000)}ms",
+        f"--invalidate={drop_cache and workload.first_touch:d}", f"--time_based={not workload.first_touch:d}",
+        f"--runtime={round(seconds * 1000)}ms",
         "--randrepeat=0", "--allow_file_create=0", "--fallocate=none", "--thread", "--disk_util=0",
         "--output-format=json", *clock(),
     ]
@@ -139,7 +129,7 @@ def run(workload: Workload, path: Path, seconds: float, *, drop_cache: bool,
     `before` is put in front of the command. Raises RuntimeError with fio's words when it fails.
     """
     done = subprocess.run([*before, *command(workload, path, seconds, drop_cache=drop_cache)], check=False, text=True,
-                          capture_output=True, timeout=60 + 10 * (workload.longest or seconds))
+                          capture_output=True, timeout=60 + 10 * seconds)
     if done.returncode:
         raise RuntimeError(f"fio, {workload.name} on {path}: {done.stderr.strip() or done.stdout.strip()}")
     job = json.loads(done.stdout[done.stdout.index("{"):])["jobs"][0]

@@ -35,9 +35,10 @@ def test_cells_are_medians_spreads_and_ratios() -> None:
 
 
 def test_the_table_says_how_many_runs_a_cell_has() -> None:
-    """More than the rounds where there were several turns in each."""
+    """And of how many turns, where some take turns in a run."""
     assert "3 interleaved runs" == table.runs(RESULT)
-    assert "2 interleaved runs (3 of those who meet the disk where it decides)" == table.runs({**RESULT, "rounds": 2})
+    shared = [{"workload": "seq", "subject": "file", "bytes_per_second": 1, "turns": number} for number in (9, 700, 30)]
+    assert "3 interleaved runs (of 9 to 700 turns each where a disk decides)" == table.runs({**RESULT, "runs": shared})
 
 
 def test_what_was_refused_or_missing_is_named() -> None:

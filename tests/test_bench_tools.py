@@ -4,17 +4,16 @@ import mmap
 import os
 import re
 import subprocess
-from collections import Counter
-from itertools import pairwise
+from itertools import product
 from pathlib import Path
 
 import pytest
 
-from bench import pairs, placement, profile, trees
-from bench.run import in_turn
+from bench import placement, profile, trees, turns
+from bench.run import in_order
 from bench.servers import daemon
 from bench.store import COARSE, FINE, PIECES, Layout, Store, hold, trim
-from bench.subjects import SUBJECTS, TURNS
+from bench.subjects import SUBJECTS
 from bench.tools import MissingError, need, run
 from bench.workloads import FILE_SIZE, WORKLOADS, Workload, command
 
@@ -153,61 +152,60 @@ def test_a_profile_counts_functions_of_threads() -> None:
 
 
 def test_no_subject_has_a_place_of_its_own() -> None:
-    """Over twice as many rounds as subjects each is at each place twice, whatever the number of workloads."""
-    subjects, workloads = SUBJECTS[:4], [row for row in WORKLOADS if row.group == "short"][:4]
-    places: dict[tuple[str, str], list[int]] = {}
+    """Over twice as many rounds as subjects each is at each place twice, and follows more than one."""
+    subjects, workload = SUBJECTS[:4], next(row for row in WORKLOADS if row.group == "short")
+    places: dict[str, list[int]] = {}
     before: dict[str, set[str]] = {}
     for number in range(2 * len(subjects)):
-        cells = in_turn(workloads, subjects, number)
-        for workload in workloads:
-            row = [subject.name for cell, subject, turn in cells if cell is workload and turn == 0]
-            for place, name in enumerate(row):
-                places.setdefault((workload.name, name), []).append(place)
-                before.setdefault(name, set()).add(row[place - 1])
+        row = [subject.name for subject in in_order(workload, subjects, number)]
+        for place, name in enumerate(row):
+            places.setdefault(name, []).append(place)
+            before.setdefault(name, set()).add(row[place - 1])
     assert all(sorted(seen) == sorted([*range(len(subjects))] * 2) for seen in places.values())
     assert all(len(names) > 1 for names in before.values())
 
 
-@pytest.mark.parametrize("row", [row for row in WORKLOADS if row.disk_decides], ids=lambda row: row.name)
-def test_further_turns_have_no_places_of_their_own(row: Workload) -> None:
-    """Those who meet the disk go through the row again, each at each place as often, and nobody follows himself."""
-    able = [subject.name for subject in SUBJECTS if subject.does(row)]
-    more = ["file", "regionfs passthrough", "bind mount"]
-    places: Counter[tuple[str, int]] = Counter()
-    for rounds in range(2 * len(more)):
-        cells = in_turn([row], SUBJECTS, rounds)
-        passes = [[subject.name for _, subject, number in cells if number == turn] for turn in range(TURNS)]
-        assert [sorted(able), *[sorted(more)] * (TURNS - 1)] == [sorted(names) for names in passes]
-        assert [name for names in passes for name in names] == [subject.name for _, subject, _ in cells]
-        further = [name for names in passes[1:] for name in names]
-        assert all(one != other for one, other in pairwise(further))
-        places.update((name, place) for names in passes[1:] for place, name in enumerate(names))
-    assert {2 * (TURNS - 1)} == set(places.values())
-    assert len(more) ** 2 == len(places)
+def test_who_meets_the_disk_takes_turns() -> None:
+    """In the patch author's rows and the short ones with O_DIRECT, on a file of their own."""
+    found = {(row.name, subject.name): subject.store(row) for row in WORKLOADS for subject in SUBJECTS
+             if subject.does(row) and subject.takes_turns(row)}
+    direct = [f"{shape}, O_DIRECT" for shape in ("read sequential 128 KiB", "read random 4 KiB",
+                                                 "write sequential 128 KiB", "write random 4 KiB")]
+    author = [f"patch author's {rw}" for rw in ("read", "randread", "write", "randwrite")]
+    names = ("file", "regionfs passthrough", "bind mount")
+    cells = [*product(direct + author, names), *product(direct, ["passthrough_hp with passthrough"])]
+    assert dict.fromkeys(cells, "large") == found
 
 
-def test_only_who_meets_the_disk_has_more_turns() -> None:
-    """In the patch author's rows and the short ones with O_DIRECT; everyone else has one in each row."""
-    cells = Counter((row.name, subject.name) for row, subject, _ in in_turn(WORKLOADS, SUBJECTS, 0))
-    more = {row for (row, _), turns in cells.items() if turns > 1}
-    assert {*(f"{verb} {shape}, O_DIRECT" for verb in ("read", "write")
-              for shape in ("sequential 128 KiB", "random 4 KiB")),
-            *(f"patch author's {rw}" for rw in ("read", "randread", "write", "randwrite"))} == more
-    assert {1, TURNS} == set(cells.values())
+@pytest.mark.parametrize("row", [row for row in WORKLOADS if row.turn], ids=lambda row: row.name)
+def test_all_have_as_many_turns_on_places_of_their_own(row: Workload, tmp_path: Path) -> None:
+    """As many as the file has room for, if there is time; what is written changes no size."""
+    size = 9 * (row.turn if not row.sequential or row.writes or row.direct else row.turn + (16 << 20)) // 2
+    files = {name: tmp_path / name for name in ("one", "other")}
+    for file in files.values():
+        with file.open("wb") as opened:
+            opened.truncate(size)
+    found = turns.run(row, files, 60)
+    assert {"one": 2, "other": 2} == {name: figures["turns"] for name, figures in found.items()}
+    for file in files.values():
+        assert size == file.stat().st_size
+        assert 2 * row.turn * row.writes == file.read_bytes().count(b"b")
 
 
-@pytest.mark.parametrize("row", pairs.ROWS, ids=lambda row: row.name)
-def test_pairs_take_turns(row: Workload, tmp_path: Path) -> None:
-    """Each has as many turns as the others, of a whole number of operations, and a write changes no size."""
+def test_a_turn_needs_room(tmp_path: Path) -> None:
+    """What cannot be measured is no figure."""
+    row = next(row for row in WORKLOADS if row.turn)
     file = tmp_path / "file"
-    file.write_bytes(bytes(24 << 20))
-    turns = pairs.measure(row, {"one": file, "other": file, "third": file}, 5)
-    assert [4, 4, 4] == list(map(len, turns.values())) or row.rw.startswith("rand")
-    assert len({len(found) for found in turns.values()}) == 1 < min(map(min, turns.values()))
-    assert file.stat().st_size == 24 << 20
-    assert (file.read_bytes() == bytes(24 << 20)) is not row.writes
+    file.write_bytes(bytes(row.turn))
+    with pytest.raises(RuntimeError, match="no room for a turn each"):
+        turns.run(row, {"one": file, "other": file}, 1)
+    with pytest.raises(RuntimeError, match="No such file"):
+        turns.run(row, {"one": tmp_path / "nothing"}, 1)
 
 
-def test_pairs_compare_medians() -> None:
-    turns = {"file": [10.0, 11.0, 90.0], "bind mount": [22.0, 1.0, 99.0]}
-    assert pairs.ratio(turns, "bind mount") == 0.5
+def test_the_median_turn_counts() -> None:
+    """In bytes and in operations a second."""
+    row = next(row for row in WORKLOADS if row.turn)
+    found = turns.figures(row, [10, row.turn, 10 ** 12])
+    assert (10 ** 9, 10 ** 9 / row.block, 3) == (
+        found["bytes_per_second"], found["operations_per_second"], found["turns"])
