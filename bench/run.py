@@ -53,7 +53,7 @@ def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="bench.run", description="The benchmark of regionfs.")
     parser.add_argument("--quick", action="store_true", help="one short round, for a look; not for the README")
     parser.add_argument("--rounds", type=int)
-    parser.add_argument("--seconds", type=float, help="of each run; twenty times as long where several take turns")
+    parser.add_argument("--seconds", type=float, help="of each run; eight times as long where several take turns")
     parser.add_argument("--minutes", type=float, default=16.5, help="no round begins that would not end within")
     parser.add_argument("--subject", action="append", help="only this one (and the file); may be repeated")
     parser.add_argument("--workload", action="append", help="only names that contain this; may be repeated")
@@ -63,7 +63,7 @@ def arguments() -> argparse.Namespace:
     parsed = parser.parse_args()
     parsed.rounds = parsed.rounds or (1 if parsed.quick else 5)
     parsed.seconds = parsed.seconds or (0.1 if parsed.quick else 0.25)
-    parsed.turns_seconds = 20 * parsed.seconds
+    parsed.turns_seconds = 8 * parsed.seconds
     stamp = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
     parsed.out = parsed.out or (QUICK_RESULT if parsed.quick else RESULTS / f"{stamp}.json")
     return parsed
@@ -189,18 +189,26 @@ def measure(workload: Workload, subject: Subject, view: View, store: Store, seco
 
 def measure_turns(workload: Workload, views: Mapping[str, View], seconds: float,
                   before: Sequence[str] = ()) -> dict[str, dict[str, Any]]:
-    """One run of those who meet the disk, in turns: name to figures, or why there are none; `before` as in measure().
+    """Those who meet the disk, in turns: name to figures, or why there are none; `before` as in measure().
 
-    Through the page cache no more than a quarter of a turn may wait to be written, as where the file does not fit into
-    memory.
+    As many passes over the file as take that long, each with empty caches. Through the page cache no more than a
+    quarter of a turn may wait to be written, as where the file does not fit into memory.
     """
     limited = dirty_limit(workload.turn // 4) if workload.cold and workload.writes else contextlib.nullcontext()
+    taken: dict[str, list[int]] = {name: [] for name in views}
+    left = seconds * workload.longer
     try:
         with limited:
-            forget()
-            return turns.run(workload, {name: view.path for name, view in views.items()}, seconds, before)
+            while left > 0:
+                forget()
+                began = time.monotonic()
+                for name, more in turns.run(workload, {name: view.path for name, view in views.items()}, left,
+                                            before).items():
+                    taken[name] += more
+                left -= time.monotonic() - began
     except (RuntimeError, OSError) as error:
         return {name: {"error": str(error).splitlines()[0]} for name in views}
+    return {name: turns.figures(workload, times) for name, times in taken.items()}
 
 
 def read_through(view: View) -> None:

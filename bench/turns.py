@@ -29,11 +29,11 @@ def client() -> Path:
 
 
 def run(workload: Workload, paths: Mapping[str, Path], seconds: float, before: Sequence[str] = (),
-        ) -> dict[str, dict[str, Any]]:
-    """What each measured: bytes and operations a second in the median turn, how many turns, the middle half in ns.
+        ) -> dict[str, list[int]]:
+    """One pass over the file: what the turns of each took, in ns. All have as many.
 
-    All have as many turns. `before` is put in front of the command. Raises RuntimeError with the client's words, and
-    where the file is too small for a turn each.
+    `before` is put in front of the command. Raises RuntimeError with the client's words, and where the file is too
+    small for a turn each.
     """
     command = [*before, str(client()), workload.rw, str(workload.block), str(workload.turn), str(int(workload.direct)),
                str(seconds), *map(str, paths.values())]
@@ -44,11 +44,11 @@ def run(workload: Workload, paths: Mapping[str, Path], seconds: float, before: S
     for line in done.stdout.splitlines():
         number, nanoseconds = map(int, line.split())
         turns[list(paths)[number]].append(nanoseconds)
-    return {name: figures(workload, taken) for name, taken in turns.items()}
+    return turns
 
 
 def figures(workload: Workload, turns: Sequence[int]) -> dict[str, Any]:
-    """What the result keeps of the turns, in ns."""
+    """What the result keeps of turns: the speed of the median one, how many there were, the middle half in ns."""
     speed = workload.turn * 1e9 / median(turns)
     middle = quantiles(turns, n=4) if len(turns) > 1 else list(turns) * 3
     return {"bytes_per_second": speed, "operations_per_second": speed / workload.block,

@@ -12,7 +12,7 @@ from typing import Any
 
 MIB = 1 << 20
 FILE_SIZE = 256 * MIB
-LARGE_FILE, QUICK_LARGE_FILE = 4096 * MIB, 512 * MIB  # for what a disk decides
+LARGE_FILE, QUICK_LARGE_FILE = 2048 * MIB, 512 * MIB  # for what a disk decides
 AT_RANDOM = 32  # blocks of a turn
 SAME_CORE, TWO_CORES = "same core", "two cores"
 
@@ -31,6 +31,7 @@ class Workload:
     jobs: int = 1
     first_touch: bool = False  # the mount's own page cache is dropped first; the sources stay warm
     turn: int = 0              # bytes, where a disk decides; with all caches dropped first: see turns.py
+    longer: int = 1            # so many times as long as other turns
     placement: str = ""        # SAME_CORE, TWO_CORES; else the scheduler's
 
     @property
@@ -95,9 +96,10 @@ WORKLOADS = (
     # all writes together: they find the sources in single pages
     *_shapes("write"),
     Workload("write random 4 KiB, mmap", "mmap", "randwrite", 4096, mmap=True),
-    *(Workload(f"patch author's {rw}", "author", rw, 4096, turn=turn)
-      for rw, turn in (("read", 64 * MIB), ("randread", AT_RANDOM * 4096), ("write", 128 * MIB),
-                       ("randwrite", 64 * MIB))),
+    *(Workload(f"patch author's {rw}", "author", rw, 4096, turn=turn, longer=longer)
+      for rw, turn, longer in (("read", 64 * MIB, 1), ("randread", AT_RANDOM * 4096, 1),
+                               # whoever writes is made to wait in steps, by estimates of the disk
+                               ("write", 128 * MIB, 8), ("randwrite", 64 * MIB, 4))),
 )
 
 
