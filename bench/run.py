@@ -54,7 +54,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--quick", action="store_true", help="one short round, for a look; not for the README")
     parser.add_argument("--rounds", type=int)
     parser.add_argument("--seconds", type=float, help="of each run; eight times as long where several take turns")
-    parser.add_argument("--minutes", type=float, default=17.2, help="no round begins that would not end within")
+    parser.add_argument("--minutes", type=float, default=17, help="no round begins that would not end within")
     parser.add_argument("--subject", action="append", help="only this one (and the file); may be repeated")
     parser.add_argument("--workload", action="append", help="only names that contain this; may be repeated")
     parser.add_argument("--as-is", action="store_true",
