@@ -160,7 +160,8 @@ def test_a_server_that_dies_while_it_starts_is_no_error(every_mode: World) -> No
                                 capture_output=True, timeout=TIMEOUT)
         assert every_mode.shown["user.bin"][:BLOCK] == reader.stdout
         os.fstat(fd)
-    assert 3 == every_mode.mount.status()["restarts"]
+    # one that dies while it still stands by, just before its turn, is not restarted: another one takes its place
+    assert every_mode.mount.status()["restarts"] in (2, 3)
 
 
 def test_servers_that_die_at_once_come_ever_slower(world: World) -> None:
