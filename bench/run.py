@@ -195,6 +195,7 @@ def measure_turns(workload: Workload, views: Mapping[str, View], seconds: float,
     quarter of a turn may wait to be written, as where the file does not fit into memory.
     """
     limited = dirty_limit(workload.turn // 4) if workload.cold and workload.writes else contextlib.nullcontext()
+    paths = {name: view.path for name, view in views.items()}
     taken: dict[str, list[int]] = {name: [] for name in views}
     left = seconds * workload.longer
     try:
@@ -202,8 +203,7 @@ def measure_turns(workload: Workload, views: Mapping[str, View], seconds: float,
             while left > 0:
                 forget()
                 began = time.monotonic()
-                for name, more in turns.run(workload, {name: view.path for name, view in views.items()}, left,
-                                            before).items():
+                for name, more in turns.run(workload, paths, left, before).items():
                     taken[name] += more
                 left -= time.monotonic() - began
     except (RuntimeError, OSError) as error:
@@ -243,8 +243,8 @@ def settled(workload: Workload, before: Workload | None, views: Collection[View]
     subjects either.
 
     What a write into the page cache costs depends on how large the folio is that it finds there. Reads find what
-    read-ahead leaves, in every round alike. How pages lie in memory makes up to half of
-    what is read from them: before a row of reads from the page cache nobody has any, and each fills his own in turn.
+    read-ahead leaves, in every round alike. How pages lie in memory makes up to half of what is read from them:
+    before a row of reads from the page cache nobody has any, and each fills his own in turn.
     """
     os.sync()
     sources = {path for view in views for path in view.sources}
@@ -263,18 +263,15 @@ def one_round(workloads: Sequence[Workload], subjects: Sequence[Subject], number
     """Every workload once on every subject that does it."""
     before = None
     for index, workload in enumerate(workloads):
-        row = in_order(workload, subjects, number + index)
-        alone = [(subject, views[subject.name][subject.store(workload)]) for subject in row
-                 if not subject.takes_turns(workload)]
-        if alone:
+        row = [(subject, views[subject.name][subject.store(workload)])
+               for subject in in_order(workload, subjects, number + index)]
+        if alone := [(subject, view) for subject, view in row if not subject.takes_turns(workload)]:
             with settled(workload, before, [view for _, view in alone]):
                 for subject, view in alone:
                     figures = measure(workload, subject, view, disk, options.seconds)
                     yield run_of(workload, subject.name, figures)
             before = workload
-        together = {subject.name: views[subject.name][subject.store(workload)] for subject in row
-                    if subject.takes_turns(workload)}
-        if together:
+        if together := {subject.name: view for subject, view in row if subject.takes_turns(workload)}:
             for name, figures in measure_turns(workload, together, options.turns_seconds).items():
                 yield run_of(workload, name, figures)
 

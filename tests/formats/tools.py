@@ -82,16 +82,20 @@ def imported(name: str, content: str | bytes, directory: Path, /, **keys: Any) -
     return FORMATS[name].read(Foreign(directory / "in.map", data, directory / "m.yaml", **keys))
 
 
-def faults(read: Callable[[], Imported]) -> list[str]:
+def faults(read: Callable[[], Imported], *, valid: bool = False) -> list[str]:
     """What is wrong with a reader's answer: a map in which every byte has one place, or a FormatError that says where.
 
-    Other exceptions come through.
+    `valid`: it has to be a map. Other exceptions come through.
     """
     try:
         manifest = read().manifest
     except FormatError as error:
         place, _, reason = str(error).partition(": ")
+        if valid:
+            return [f"refused: {error}"]
         return [] if "/" in place and reason else [f"a message without place or reason: {error}"]
+    if valid and not manifest.files:
+        return ["no file"]
     return [fault for name, file in manifest.files.items() for fault in _faults(name, file, manifest)]
 
 
@@ -115,14 +119,6 @@ def nearly(text: str, words: Sequence[str]) -> st.SearchStrategy[str]:
     pieces = dict(enumerate(re.findall(r"\w+|\W", text)))
     edits = st.dictionaries(st.sampled_from(list(pieces)), st.sampled_from(("", *words)), max_size=3)
     return edits.map(lambda chosen: "".join((pieces | chosen).values()))
-
-
-def is_map(read: Callable[[], Imported]) -> bool:
-    """Whether a reader takes it."""
-    try:
-        return bool(read().manifest.files)
-    except FormatError:
-        return False
 
 
 def resolved(manifest: Manifest, file: str = "disk.img", *, access: bool = True) -> list[tuple[Any, ...]]:

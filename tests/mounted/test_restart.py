@@ -160,7 +160,7 @@ def test_a_server_that_dies_while_it_starts_is_no_error(every_mode: World) -> No
                                 capture_output=True, timeout=TIMEOUT)
         assert every_mode.shown["user.bin"][:BLOCK] == reader.stdout
         os.fstat(fd)
-    # one that dies while it still stands by, just before its turn, is not restarted: another one takes its place
+    # where the second came to serve, the third may be the spare one, killed before its turn: that is no restart
     assert every_mode.mount.status()["restarts"] in (2, 3)
 
 
