@@ -50,8 +50,8 @@ bench-quick:
 	@python -m bench.trees --quick
 
 man:
-	@scripts/setup
-	@python scripts/manual.py build/man
+	@python3 -c 'import click, yaml, rich' 2>/dev/null || scripts/setup
+	@python3 scripts/manual.py build/man
 	@echo "man -l build/man/regionfs.1; man -l build/man/regionfs-manifest.5"
 
 clean:

@@ -14,12 +14,15 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-import click
+PROJECT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(PROJECT))  # of this checkout, whatever is installed
 
-from regionfs import __version__
-from regionfs.cli.main import COMMANDS, cli
+import click  # noqa: E402
 
-PAGES = Path(__file__).resolve().parent.parent / "docs" / "manual"
+from regionfs import __version__  # noqa: E402
+from regionfs.cli.main import COMMANDS, cli  # noqa: E402
+
+PAGES = PROJECT / "docs" / "manual"
 _INLINE = re.compile(r"`(?P<code>[^`]+)`|\*\*(?P<bold>[^*]+)\*\*|(?<![\w*])\*(?P<italic>[^*\s][^*]*)\*(?!\w)")
 _OPTION = re.compile(r"(?P<option>(?<![\w-])--?[A-Za-z][\w-]*)|(?P<word>[^,\s]+)")
 _GROFF = {"\\": "\\e", "-": "\\-", "'": "\\(aq", "`": "\\(ga", "^": "\\(ha", "~": "\\(ti"}

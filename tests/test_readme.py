@@ -13,17 +13,22 @@ from tests.harness import PROJECT, REGIONFS
 TOUR = re.compile(r"<!-- tour: .*? -->\n```sh\n(.*?)```", re.DOTALL)
 
 
+def run_tour(directory: Path, path: str) -> str:
+    """The five minutes as they stand, in `directory`, with commands from `path`; what they print."""
+    script, = TOUR.findall((PROJECT / "README.md").read_text())
+    shell = shutil.which("bash")
+    assert shell is not None
+    done = subprocess.run([shell, "-e"], input=script, cwd=directory, env={**os.environ, "PATH": path}, text=True,
+                          capture_output=True, timeout=50, check=False)
+    assert (0, "") == (done.returncode, done.stderr)
+    return done.stdout
+
+
 @pytest.mark.mounted
 def test_the_tour_runs_as_it_stands(tmp_path: Path) -> None:
     """Every command of the five minutes succeeds; the bytes are those the text promises."""
-    script, = TOUR.findall((PROJECT / "README.md").read_text())
-    path = f"{Path(REGIONFS).parent}{os.pathsep}{os.environ['PATH']}"
-    shell = shutil.which("bash")
-    assert shell is not None
-    done = subprocess.run([shell, "-e"], input=script, cwd=tmp_path, env={**os.environ, "PATH": path}, text=True,
-                          capture_output=True, timeout=50, check=False)
-    assert (0, "") == (done.returncode, done.stderr)
-    assert "hello from the first file" in done.stdout
-    assert "written through the map" in done.stdout
-    assert "changed both.bin" in done.stdout
-    assert done.stdout.endswith("END")
+    printed = run_tour(tmp_path, f"{Path(REGIONFS).parent}{os.pathsep}{os.environ['PATH']}")
+    assert "hello from the first file" in printed
+    assert "written through the map" in printed
+    assert "changed both.bin" in printed
+    assert printed.endswith("END")

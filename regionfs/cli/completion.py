@@ -23,10 +23,15 @@ def completion(ctx: click.Context, shell: str) -> None:
 
     Names of files inside the manifest given before on the line are completed too.
     """
+    click.echo(script(ctx.find_root().command, shell))
+
+
+def script(command: click.Command, shell: str) -> str:
+    """The completion script of the whole command line `command` for "bash", "zsh" or "fish"."""
     from click.shell_completion import get_completion_class
     kind = get_completion_class(shell)
     assert kind is not None
-    script = kind(ctx.find_root().command, {}, "regionfs", "_REGIONFS_COMPLETE").source()
+    text = kind(command, {}, "regionfs", "_REGIONFS_COMPLETE").source()
     for broken, mended in _REPAIRS[shell].items():
-        script = script.replace(broken, mended)
-    click.echo(script)
+        text = text.replace(broken, mended)
+    return text
