@@ -11,7 +11,7 @@ help:
 	@echo "make demo         a guided tour: a disk out of partition images, mounted, checked, written through"
 	@echo "make test         lint, types and every test; .ci/run calls this"
 	@echo "make torture      the fault suite in full: kills, faults and fuzz by the hundred thousand (an hour)"
-	@echo "make bench        the benchmark behind the README's table (20 minutes); bench-quick: a look (2 minutes)"
+	@echo "make bench        the benchmark behind docs/benchmark.md (20 minutes); bench-quick: a look (2 minutes)"
 	@echo "make lint         ruff and mypy --strict"
 	@echo "make man          the manual pages, into build/man"
 	@echo "make setup        system packages and .venv; the others do it by themselves"

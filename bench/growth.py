@@ -1,4 +1,4 @@
-"""Growth curves: a result of bench.scale as an SVG plot and as a part of README.md.
+"""Growth curves: a result of bench.scale as an SVG plot and as a part of docs/benchmark.md.
 
     python -m bench.growth [RESULT.json]      the newest of bench/results/scale by default
 """
@@ -140,13 +140,12 @@ def _rows(first: str, last: str, rows: Sequence[Row]) -> Iterator[str]:
 
 
 def publish(path: Path) -> None:
-    """Write the plot beside the result, and both into the README."""
+    """Write the plot beside the result, and both into the page."""
     result = json.loads(path.read_text())
     picture = path.with_suffix(".svg")
     picture.write_text(svg(result))
     if path.resolve().is_relative_to(RESULTS):
-        where = picture.resolve().relative_to(table.README.parent)
-        table.put(path, markdown(result, str(where)), BEGIN, END)
+        table.put(path, markdown(result, table.from_page(picture)), BEGIN, END)
 
 
 if __name__ == "__main__":

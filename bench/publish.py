@@ -1,4 +1,4 @@
-"""Put a result into README.md: its picture, its targets and its tables.
+"""Put a result into docs/benchmark.md: its picture, its targets and its tables.
 
     python -m bench.publish [RESULT.json]      the newest of bench/results by default
 
@@ -16,7 +16,7 @@ RESULTS = table.BENCH / "results"
 
 
 def block(result: table.Result, where: str, picture: str) -> str:
-    """What stands between the markers; the paths are the README's."""
+    """What stands between the markers; `picture` is relative to the page."""
     return "\n\n".join([f"From {where}.", table.markdown(result), f"![ratios to the file itself]({picture})",
                         "Targets, from the same figures:", targets.markdown(result)])
 
@@ -27,13 +27,12 @@ def main() -> None:
     picture = path.with_suffix(".svg")
     picture.write_text(plots.svg(result))
     if not path.is_relative_to(RESULTS):
-        sys.exit(f"{picture} is written; README.md shows only what lies in bench/results")
-    root = table.README.parent
-    text = block(result, str(path.relative_to(root)), str(picture.relative_to(root)))
+        sys.exit(f"{picture} is written; docs/benchmark.md shows only what lies in bench/results")
+    text = block(result, str(path.relative_to(table.BENCH.parent)), table.from_page(picture))
     try:
-        table.README.write_text(table.insert(table.README.read_text(), text))
+        table.PAGE.write_text(table.insert(table.PAGE.read_text(), text))
     except (OSError, ValueError) as error:
-        sys.exit(f"{table.README.name}: {error}")
+        sys.exit(f"{table.PAGE.name}: {error}")
 
 
 if __name__ == "__main__":

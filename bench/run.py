@@ -14,7 +14,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import datetime
-import json
 import os
 import platform
 import shutil
@@ -51,7 +50,7 @@ Views = dict[str, dict[str, View]]  # subject -> store -> where it shows the byt
 
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="bench.run", description="The benchmark of regionfs.")
-    parser.add_argument("--quick", action="store_true", help="one short round, for a look; not for the README")
+    parser.add_argument("--quick", action="store_true", help="one short round, for a look; not published")
     parser.add_argument("--rounds", type=int)
     parser.add_argument("--seconds", type=float, help="of each run; eight times as long where several take turns")
     parser.add_argument("--minutes", type=float, default=17, help="no round begins that would not end within")
@@ -350,7 +349,7 @@ def main() -> None:
         result["machine"] = machine(halt_poll_before, stack.enter_context(free_memory(as_is=options.as_is)))
         measure_all(options, result, views, made["disk"])
     options.out.parent.mkdir(parents=True, exist_ok=True)
-    options.out.write_text(json.dumps(result, indent=1) + "\n")
+    table.keep(result, options.out)
     print(table.markdown(result))
     print(f"raw figures: {options.out}")
 

@@ -5,7 +5,7 @@
 All mounts of a series are there at once. A round goes through them, beginning with another one each time, so that
 the machine's noise meets all alike; figures are medians of the rounds. Reads are 4 KiB with O_DIRECT at random chunks,
 the same offsets for all, in userspace mode: each one is a request that the server answers by its map, on the core
-of the reader. Sources are warm. bench/growth.py draws the result and puts it into the README.
+of the reader. Sources are warm. bench/growth.py draws the result and puts it into docs/benchmark.md.
 """
 
 from __future__ import annotations

@@ -24,7 +24,7 @@ class Subject:
     """One column of a table."""
 
     name: str
-    what: str          # a line for the README
+    what: str          # a line under the table
     start: Start
     groups: frozenset[str] = MOST  # of workloads that it takes part in
     family: str = "regionfs"    # "peers" stand in a table of their own

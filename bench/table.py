@@ -1,4 +1,4 @@
-"""The tables: medians of a result file as markdown, and where in README.md they stand.
+"""The tables: medians of a result file as markdown, and where in docs/benchmark.md they stand.
 
 Each cell is the median, half the distance from the slowest to the fastest run in per cent of it, and the
 ratio of the median to the baseline's in the same run.
@@ -6,6 +6,8 @@ ratio of the median to the baseline's in the same run.
 
 from __future__ import annotations
 
+import json
+import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -13,7 +15,7 @@ from statistics import median
 from typing import Any
 
 BENCH = Path(__file__).resolve().parent
-README = BENCH.parent / "README.md"
+PAGE = BENCH.parent / "docs" / "benchmark.md"
 BEGIN, END = "<!-- bench:begin -->", "<!-- bench:end -->"
 
 Result = dict[str, Any]
@@ -116,10 +118,23 @@ def insert(text: str, block: str, first: str = BEGIN, last: str = END) -> str:
     return f"{before}{first}\n{block}\n{last}{after}"
 
 
+def keep(result: Result, path: Path) -> None:
+    """Write a result with a line for each run; figures of a run to six digits, which is more than they are worth."""
+    head = json.dumps({name: value for name, value in result.items() if name != "runs"}, indent=1)
+    runs = ",\n".join(json.dumps({name: float(f"{value:.6g}") if isinstance(value, float) else value
+                                  for name, value in run.items()}, separators=(",", ":")) for run in result["runs"])
+    path.write_text(f'{head[:-2]},\n "runs": [\n{runs}\n]\n}}\n')
+
+
+def from_page(picture: Path) -> str:
+    """Where a picture is, as the page names it."""
+    return os.path.relpath(picture.resolve(), PAGE.parent)
+
+
 def put(path: Path, text: str, first: str, last: str) -> None:
-    """Put what the result at `path` says between two markers of README.md, with the place it comes from."""
-    block = f"From {path.resolve().relative_to(README.parent)}.\n\n{text}"
-    README.write_text(insert(README.read_text(), block, first, last))
+    """Put what the result at `path` says between two markers of docs/benchmark.md, with the place it comes from."""
+    block = f"From {path.resolve().relative_to(BENCH.parent)}.\n\n{text}"
+    PAGE.write_text(insert(PAGE.read_text(), block, first, last))
 
 
 def chosen(results: Path, maker: str) -> Path:

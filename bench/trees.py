@@ -5,7 +5,7 @@
 Every measurement begins with a mount made for it, so that the kernel knows no name of it: that is `first`; the same
 once more, on what the kernel then knows, is `again`. What lies below is warm for all. A round goes through the
 workloads, and each through the subjects, beginning with another one every time. The method is in bench/README.md;
-bench/trees_table.py puts the result into README.md.
+bench/trees_table.py puts the result into docs/benchmark.md.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ import argparse
 import contextlib
 import datetime
 import itertools
-import json
 import os
 import select
 import shutil
@@ -30,7 +29,7 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-from bench import peers, trees_table
+from bench import peers, table, trees_table
 from bench.packages import source_tree
 from bench.placement import free_memory, idling
 from bench.run import machine
@@ -342,7 +341,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="bench.trees", description="Many small files.")
     parser.add_argument("--rounds", type=int)
     parser.add_argument("--minutes", type=float, default=3, help="no round begins that would end later")
-    parser.add_argument("--quick", action="store_true", help="one round of fewer files, for a look; not for the README")
+    parser.add_argument("--quick", action="store_true", help="one round of fewer files, for a look; not published")
     parser.add_argument("--as-is", action="store_true",
                         help="idle cores sleep as soon as this machine has them do, and its host takes free memory")
     parser.add_argument("--out", type=Path)
@@ -369,7 +368,7 @@ def main() -> None:
             if now - first + now - start > 60 * options.minutes:
                 break
     out.parent.mkdir(parents=True, exist_ok=True)
-    out.write_text(json.dumps(result, indent=1) + "\n")
+    table.keep(result, out)
     print(trees_table.markdown(result))
     trees_table.publish(out)
 

@@ -1,4 +1,4 @@
-"""The table of bench.trees: medians of a result file as markdown, put between two markers of README.md.
+"""The table of bench.trees: medians of a result file as markdown, put between two markers of docs/benchmark.md.
 
     python -m bench.trees_table [RESULT.json]      the newest of bench/results/trees by default
 
@@ -86,7 +86,7 @@ def _against(result: Result, peer: str) -> str:
 
 
 def publish(path: Path) -> None:
-    """Put a result of the results' directory into the README; others are only for a look."""
+    """Put a result of the results' directory into the page; others are only for a look."""
     if path.resolve().is_relative_to(RESULTS):
         table.put(path, markdown(json.loads(path.read_text())), BEGIN, END)
 

@@ -1,7 +1,9 @@
 """The benchmark's tables, targets and picture say what the raw figures say."""
 
 import copy
+import json
 import xml.etree.ElementTree as ElementTree
+from pathlib import Path
 
 import pytest
 
@@ -58,7 +60,7 @@ def test_peers_have_a_table_of_their_own() -> None:
 
 
 def test_the_table_replaces_what_stands_between_the_markers() -> None:
-    """The rest of the README stays byte for byte."""
+    """The rest of the page stays byte for byte."""
     before = f"# Title\n{table.BEGIN}\nold\n{table.END}\nafter\n"
     assert f"# Title\n{table.BEGIN}\nnew\n{table.END}\nafter\n" == table.insert(before, "new")
 
@@ -152,3 +154,12 @@ def test_the_block_holds_tables_targets_and_the_picture() -> None:
     assert "![ratios to the file itself](bench/results/x.svg)" in text
     assert targets.markdown(RESULT) in text
     assert table.markdown(RESULT) in text
+
+
+def test_a_result_is_kept_in_lines_and_read_back(tmp_path: Path) -> None:
+    """A line for each run; figures are rounded to six digits."""
+    table.keep({**RESULT, "runs": [{"workload": "a", "seconds": 0.123456789}, {"workload": "b", "bytes": 12345678}]},
+               tmp_path / "x.json")
+    read = json.loads((tmp_path / "x.json").read_text())
+    assert {**RESULT, "runs": [{"workload": "a", "seconds": 0.123457}, {"workload": "b", "bytes": 12345678}]} == read
+    assert '{"workload":"a","seconds":0.123457},\n' in (tmp_path / "x.json").read_text()

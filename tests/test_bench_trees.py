@@ -49,7 +49,7 @@ def test_what_is_missing_is_named() -> None:
 
 def test_a_result_from_elsewhere_does_not_reach_the_readme(tmp_path: Path) -> None:
     """A quick run's figures are only for a look."""
-    before = trees_table.table.README.read_bytes()
+    before = trees_table.table.PAGE.read_bytes()
     (result := tmp_path / "result.json").write_text(json.dumps(RESULT))
     trees_table.publish(result)
-    assert before == trees_table.table.README.read_bytes()
+    assert before == trees_table.table.PAGE.read_bytes()
