@@ -1,7 +1,7 @@
 """Every error regionfs raises on purpose: each class knows its errno and its exit status.
 
 Operations of the file system raise OSError with a positive errno, as the calls below them do;
-the classes here are for what a person has to read. Knows nothing of the rest of the package.
+the classes here are for what a person has to read.
 """
 
 from __future__ import annotations
@@ -11,12 +11,19 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
+from regionfs.printable import printable
+
 
 class RegionfsError(Exception):
     """Something failed that was not the caller's wording: exit status 1."""
 
     errno: ClassVar[int] = errno.EIO
     exit_status: ClassVar[int] = 1
+
+    @property
+    def lines(self) -> tuple[str, ...]:
+        """What a person reads; one line, except where a class says more."""
+        return (str(self),)
 
 
 class UsageError(RegionfsError):
@@ -62,8 +69,22 @@ class Problem:
     message: str
 
     def __str__(self) -> str:
+        """One line, whatever the names in it hold."""
         where = f"{self.file}:{self.line}:{self.column}: "
-        return where + (f"{self.path}: {self.message}" if self.path else self.message)
+        return printable(where + (f"{self.path}: {self.message}" if self.path else self.message))
+
+
+class EditError(RegionfsError):
+    """An edit that was not made, because its result would not be valid; `reasons` holds why."""
+
+    def __init__(self, message: str, reasons: Sequence[str]) -> None:
+        self._lines = (f"{message}:", *(f"  {reason}" for reason in reasons))
+        super().__init__("\n".join(self._lines))
+
+    @property
+    def lines(self) -> tuple[str, ...]:
+        """A line for each reason."""
+        return self._lines
 
 
 class ManifestError(RegionfsError):
@@ -75,3 +96,8 @@ class ManifestError(RegionfsError):
     def __init__(self, problems: Sequence[Problem]) -> None:
         super().__init__("\n".join(map(str, problems)))
         self.problems = tuple(problems)
+
+    @property
+    def lines(self) -> tuple[str, ...]:
+        """A line for each problem."""
+        return tuple(map(str, self.problems))

@@ -15,9 +15,10 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 
 # DESIGN section 9: an area may import the areas in its row, and itself
 STEPS = ("manifest", "regions", "plan", "modes", "source")
-COMMON = {"errors", "units", "readahead"}
+COMMON = {"errors", "units", "readahead", "printable"}
 MAY_IMPORT = {
-    "errors": set(),
+    "printable": set(),
+    "errors": {"printable"},
     "units": {"errors"},
     "manifest": COMMON | {"regions"},
     "regions": COMMON,
@@ -50,6 +51,8 @@ DOORS = {
 }
 
 IOCTL = {"wire", "modes"}  # the areas that may call ioctl(2)
+
+WRITERS = {"cli/common.py"}  # the modules that may write text to a terminal
 
 LONGEST_MODULE = 400
 LONGEST_FUNCTION = 60
@@ -123,6 +126,15 @@ def test_ioctl_has_one_door(path: Path) -> None:
              if (isinstance(node, ast.Attribute) and node.attr == "ioctl")
              or (isinstance(node, ast.alias) and node.name == "ioctl")]
     assert [] == (calls if area_of_file(path) not in IOCTL else [])
+
+
+@pytest.mark.parametrize("path", MODULES, ids=name_of)
+def test_text_for_people_has_one_door(path: Path) -> None:
+    """Only what escapes the text of others writes: no echo, print, write or prompt beside it."""
+    calls = [f"{name_of(path)}:{node.lineno}" for node in ast.walk(tree_of(path)) if isinstance(node, ast.Call)
+             and (ast.unparse(node.func) in ("click.echo", "print", "sys.stdout.write", "sys.stderr.write")
+                  or (ast.unparse(node.func) == "click.prompt" and "printable" not in ast.unparse(node)))]
+    assert [] == (calls if name_of(path) not in WRITERS else [])
 
 
 def test_every_module_belongs_to_an_area() -> None:

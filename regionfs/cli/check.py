@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from regionfs.cli.common import examples, json_option, load_manifest, print_json
+from regionfs.cli.common import examples, json_option, load_manifest, print_json, say
 from regionfs.errors import ManifestError
 
 
@@ -47,10 +47,10 @@ def _report(path: Path) -> dict[str, Any]:
 
 def _print(report: dict[str, Any]) -> None:
     for problem in report["problems"]:
-        click.echo(problem, err=True)
+        say(str(problem), err=True)
     if report["ok"]:
         counts = ", ".join(_counted(report[what], what) for what in ("files", "regions", "sources"))
-        click.echo(f"{report['manifest']}: ok ({counts})")
+        say(f"{report['manifest']}: ok ({counts})")
 
 
 def _counted(number: int, plural: str) -> str:

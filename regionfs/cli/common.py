@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from regionfs.errors import UnitError, UsageError
+from regionfs.printable import printable
 
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
@@ -114,18 +115,29 @@ def access(writable: bool) -> str:
     return "rw" if writable else "ro"
 
 
+def say(line: str = "", *, err: bool = False) -> None:
+    """Write one line for people to stdout or stderr; nothing in it is obeyed by a terminal."""
+    click.echo(printable(line), err=err)
+
+
+def emit(text: str) -> None:
+    """Write `text` to stdout as it is: a form for programs, which has escapes of its own."""
+    click.echo(text, nl=False)
+
+
 def print_json(value: Any) -> None:
     """Write `value` to stdout as JSON: indented for people at a terminal, a line for programs."""
     import json
-    click.echo(json.dumps(value, indent=2 if sys.stdout.isatty() else None))
+    emit(json.dumps(value, indent=2 if sys.stdout.isatty() else None) + "\n")
 
 
 def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> Iterator[str]:
-    """Aligned lines; numbers go to the right. A million rows pass in blocks, each as wide as it needs."""
-    pending, rows = [header], iter(rows)
+    """Aligned lines that only show; numbers go to the right. Rows pass in blocks, each as wide as it needs."""
+    pending: list[Sequence[str]] = [header]
+    shown = (tuple(map(printable, row)) for row in rows)
     widths, right = [0] * len(header), [True] * len(header)
     while pending:
-        block = [*pending, *islice(rows, TABLE_BLOCK)]
+        block = [*pending, *islice(shown, TABLE_BLOCK)]
         body = block[1:] if block[0] is header else block
         for index in range(len(header)):
             widths[index] = max(widths[index], *(len(row[index]) for row in block))
@@ -133,7 +145,7 @@ def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> Iterator[str]
         for row in block:
             yield "  ".join(cell.rjust(width) if is_right else cell.ljust(width)
                             for cell, width, is_right in zip(row, widths, right, strict=True)).rstrip()
-        pending = list(islice(rows, 1))
+        pending = list(islice(shown, 1))
 
 
 def _numeric(cell: str) -> bool:
@@ -147,4 +159,4 @@ def _complete_file(ctx: click.Context, param: click.Parameter, incomplete: str) 
         files = load_manifest(path).files if path.stat().st_size <= COMPLETION_LIMIT else {}
     except Exception:  # whatever is wrong: a Tab key must not print
         return []
-    return [CompletionItem(name) for name in files if name.startswith(incomplete)]
+    return [CompletionItem(name) for name in files if name.startswith(incomplete) and printable(name) == name]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from regionfs.cli.common import examples
+from regionfs.cli.common import emit, examples
 
 # click's scripts take names apart at spaces (bash) and at commas (fish)
 _REPAIRS = {
@@ -23,7 +23,7 @@ def completion(ctx: click.Context, shell: str) -> None:
 
     Names of files inside the manifest given before on the line are completed too.
     """
-    click.echo(script(ctx.find_root().command, shell))
+    emit(script(ctx.find_root().command, shell) + "\n")
 
 
 def script(command: click.Command, shell: str) -> str:

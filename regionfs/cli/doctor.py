@@ -19,7 +19,7 @@ from pathlib import Path
 
 import click
 
-from regionfs.cli.common import examples, json_option, print_json
+from regionfs.cli.common import examples, json_option, print_json, say
 from regionfs.cli.wakeups import wake_ups
 from regionfs.modes.choose import Ability
 
@@ -65,7 +65,7 @@ def doctor(ctx: click.Context, as_json: bool) -> None:
         print_json(asdict(found) | {"open_files": dict(zip(("soft", "hard"), found.open_files, strict=True))})
     else:
         for line in _lines(found):
-            click.echo(line)
+            say(line)
     if found.engine is None:
         ctx.exit(1)
 

@@ -10,8 +10,10 @@ from pathlib import Path
 
 import click
 
+from regionfs.cli.common import say
 from regionfs.errors import ManifestError, RegionfsError
 from regionfs.manifest.load import loads
+from regionfs.printable import printable
 
 _FALLBACK = "vi"
 
@@ -32,7 +34,8 @@ def edit_copy(text: str, path: Path) -> str:
                 loads(new, path)
                 return new.decode()
             except ManifestError as error:
-                click.echo(str(error), err=True)
+                for line in error.lines:
+                    say(line, err=True)
                 if not _again(path):
                     raise RegionfsError(f"{path} was not changed") from None
 
@@ -51,7 +54,7 @@ def _again(path: Path) -> bool:
     """True to edit again; no answer means no."""
     while True:
         try:
-            answer = click.prompt(f"{path} is not valid and cannot be saved. What now? "
+            answer = click.prompt(f"{printable(str(path))} is not valid and cannot be saved. What now? "
                                   "e: edit again, q: quit without saving", err=True, prompt_suffix=" ")
         except click.Abort:
             return False

@@ -16,9 +16,10 @@ from typing import IO, TYPE_CHECKING
 
 import click
 
-from regionfs.cli.common import examples, file_argument, find_file, load_manifest, manifest_argument, whole_map
+from regionfs.cli.common import examples, file_argument, find_file, load_manifest, manifest_argument, say, whole_map
 from regionfs.errors import SourceError, UsageError
 from regionfs.formats.table import FORMATS, find
+from regionfs.printable import printable
 
 if TYPE_CHECKING:
     from regionfs.formats.values import Composite, SideFile
@@ -73,7 +74,7 @@ def export(format_name: str, manifest: Path, file: str, out: Path, force: bool) 
             if exported.side:
                 copy_side(loaded, exported.side)
     for note in exported.notes:
-        click.echo(note, err=True)
+        say(note, err=True)
 
 
 def composite_of(manifest: Manifest, file: FileSpec, out: Path) -> Composite:
@@ -123,7 +124,7 @@ def copy_side(manifest: Manifest, side: SideFile) -> None:
     with Sources(manifest) as sources, replacing(side.path) as stream:
         before = [sources.look(key).stamp for key in side.regions.names]
         flattening = Flattening(side.regions, sources, stream.fileno())
-        with click.progressbar(length=flattening.total(), label=side.path.name, file=sys.stderr,
+        with click.progressbar(length=flattening.total(), label=printable(side.path.name), file=sys.stderr,
                                hidden=not sys.stderr.isatty()) as bar:
             flattening.write(bar.update)
         if before != [sources.look(key).stamp for key in side.regions.names]:

@@ -24,9 +24,11 @@ from regionfs.cli.common import (
     load_manifest,
     manifest_argument,
     print_json,
+    say,
     whole_map,
 )
 from regionfs.errors import RegionfsError, SourceError, UsageError
+from regionfs.printable import printable
 
 if TYPE_CHECKING:
     from regionfs.flatten import Flattening, Progress, Tally
@@ -74,7 +76,7 @@ def flatten(manifest: Path, file: str, out: Path, verify: bool, errors: str, for
     if as_json:
         print_json({"size": regions.size, **asdict(flattening.tally)})
     else:
-        click.echo(_summary(out, regions, flattening.tally, verify), err=True)
+        say(_summary(out, regions, flattening.tally, verify), err=True)
 
 
 def _check_place(out: Path, manifest: Manifest, file: FileSpec, sources: Sources) -> None:
@@ -142,7 +144,7 @@ def _bar(label: str, total: int) -> Iterator[Progress]:
     columns = (TextColumn("{task.description}", markup=False), BarColumn(), DownloadColumn(binary_units=True), Rate(),
                TimeRemainingColumn())
     with Progress(*columns, console=Console(stderr=True), transient=True) as display:
-        task = display.add_task(label, total=total)
+        task = display.add_task(printable(label), total=total)
         yield lambda count: display.advance(task, count)
 
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from regionfs.cli.common import examples
+from regionfs.cli.common import examples, say
 from regionfs.cli.export import STDOUT, check_target, formats_help
 from regionfs.errors import RegionfsError, UsageError
 from regionfs.formats.table import FORMATS, HEAD, Format, find, guess
@@ -65,12 +65,12 @@ def import_(format_name: str, foreign: Path, out: Path, name: str, source: Path 
     text = dump(_read_only(imported.manifest) if read_only else imported.manifest)
     loads(text, manifest)
     if out == STDOUT:
-        sys.stdout.write(text)
+        sys.stdout.buffer.write(text.encode())
     else:
         check_target(manifest, [place, *(spec.path for spec in imported.manifest.sources.values())], force)
         create(manifest, text, force=force)
     for note in imported.notes:
-        click.echo(note, err=True)
+        say(note, err=True)
 
 
 def _read_only(manifest: Manifest) -> Manifest:

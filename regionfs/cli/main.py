@@ -11,13 +11,16 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Iterable
 from importlib import import_module
+from io import TextIOWrapper
 from typing import Any, NamedTuple, NoReturn, cast
 
 import click
 
 from regionfs import __version__
 from regionfs.errors import ManifestError, RegionfsError
+from regionfs.printable import printable
 
 INTERRUPTED = 128 + 2  # as a shell reports a death by SIGINT
 
@@ -59,13 +62,16 @@ class Reporting(click.Command):
             sys.stdout.flush()
             return result
         except ManifestError as error:
-            _fail(ctx, str(error), error.exit_status)
+            _fail(ctx, error.lines, error.exit_status)
         except RegionfsError as error:
-            _fail(ctx, f"regionfs: {error}", error.exit_status)
+            first, *rest = error.lines
+            _fail(ctx, [f"regionfs: {first}", *rest], error.exit_status)
         except BrokenPipeError:
             raise  # click ends quietly
         except OSError as error:
-            _fail(ctx, f"regionfs: {_described(error)}", 1)
+            _fail(ctx, [f"regionfs: {_described(error)}"], 1)
+        except click.UsageError as error:
+            raise click.UsageError(printable(error.format_message()), error.ctx) from error
         except KeyboardInterrupt:
             ctx.exit(INTERRUPTED)
 
@@ -106,8 +112,10 @@ class Commands(Reporting, click.Group):
         return [*names, *click.Command.shell_complete(self, ctx, incomplete)]
 
 
-def _fail(ctx: click.Context, message: str, exit_status: int) -> NoReturn:
-    click.echo(message, err=True)
+def _fail(ctx: click.Context, lines: Iterable[str], exit_status: int) -> NoReturn:
+    from regionfs.cli.common import say
+    for line in lines:
+        say(line, err=True)
     ctx.exit(exit_status)
 
 
@@ -137,6 +145,8 @@ def main() -> None:
 
 def run(command: click.Command, name: str) -> None:
     """Run `command` with this process's arguments and exit."""
+    if isinstance(sys.stdout, TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # a terminal that lacks a name's letters still shows it
     try:
         command.main(prog_name=name, complete_var="_REGIONFS_COMPLETE")
     finally:

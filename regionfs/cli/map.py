@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from regionfs.cli.common import SIZE, F, access, examples, file_argument, manifest_argument
+from regionfs.cli.common import SIZE, F, access, examples, file_argument, manifest_argument, say
 from regionfs.errors import UsageError
 
 if TYPE_CHECKING:
@@ -166,7 +166,7 @@ def edit(manifest: Path) -> None:
         old = held.read()
         new = edit_copy(old, manifest)
         if new == old:
-            click.echo(f"{manifest}: unchanged", err=True)
+            say(f"{manifest}: unchanged", err=True)
         else:
             held.replace(new)
 
@@ -177,15 +177,16 @@ def _edit(change: Change, *, manifest: Path, file: str, dry_run: bool) -> None:
     with locked(manifest, lambda: _waiting(manifest)) as held:
         edited = edit_text(held.read(), manifest, file.strip("/"), change)
         if edited.new == edited.old:
-            click.echo(f"{manifest}: nothing to change", err=True)
+            say(f"{manifest}: nothing to change", err=True)
         elif dry_run:
-            click.echo("".join(_differences(edited, manifest)), nl=False)
+            for line in _differences(edited, manifest):
+                say(line.rstrip("\n").expandtabs())
         else:
             held.replace(edited.new)
 
 
 def _waiting(manifest: Path) -> None:
-    click.echo(f"{manifest} is being edited by someone else; waiting", err=True)
+    say(f"{manifest} is being edited by someone else; waiting", err=True)
 
 
 def _differences(edited: Edited, manifest: Path) -> Iterator[str]:

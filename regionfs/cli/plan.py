@@ -18,6 +18,7 @@ from regionfs.cli.common import (
     load_manifest,
     manifest_argument,
     print_json,
+    say,
     table,
     whole_map,
 )
@@ -50,10 +51,10 @@ def plan(manifest: Path, file: str, offset: int, length: int, write: bool, as_js
         print_json({"mappings": [_values(mapping) for mapping in mappings]})
         return
     for line in table(HEADER, map(_row, mappings)):
-        click.echo(line)
+        say(line)
     done = sum(mapping.length for mapping in mappings)
     if done < length:
-        click.echo(_shortage(file, offset, done, length, regions.size, write), err=True)
+        say(_shortage(file, offset, done, length, regions.size, write), err=True)
 
 
 def _values(mapping: Mapping) -> dict[str, Any]:

@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
+from regionfs.printable import printable_lines
+
 Sample = tuple[dict[str, str], float]
 
 # name: (type, help); in this order
@@ -60,6 +62,5 @@ def _of_mount(status: Mapping[str, Any], samples: dict[str, list[Sample]]) -> No
 
 
 def _escaped(value: str) -> str:
-    """A label's value; bytes that are no UTF-8 are written as \\xff."""
-    text = value.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
-    return text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
+    """A label's value; only a newline has an escape in the format, whose backslashes are doubled."""
+    return printable_lines(value).replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from regionfs.cli.common import MOUNT_POINT, examples, json_option, print_json
+from regionfs.cli.common import MOUNT_POINT, examples, json_option, print_json, say
 
 
 @click.command(epilog=examples("regionfs reload /mnt/vm", "regionfs reload --dry-run /mnt/vm new.yaml"))
@@ -29,5 +29,5 @@ def reload(directory: Path, manifest: Path | None, dry_run: bool, as_json: bool)
         return
     for word in ("added", "removed", "changed"):
         for name in answer.get(word, ()):
-            click.echo(f"{word} {name}")
-    click.echo(f"{answer['unchanged']} files unchanged" if not answer.get("recovering") else "a new server is starting")
+            say(f"{word} {name}")
+    say(f"{answer['unchanged']} files unchanged" if not answer.get("recovering") else "a new server is starting")

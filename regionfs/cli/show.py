@@ -16,16 +16,19 @@ from regionfs.cli.common import (
     NOTHING,
     TABLE_BLOCK,
     access,
+    emit,
     examples,
     file_argument,
     find_file,
     json_option,
     load_manifest,
     manifest_argument,
+    say,
     table,
     whole_map,
 )
 from regionfs.errors import UsageError
+from regionfs.printable import printable
 from regionfs.regions import Kind, Region, RegionMap
 from regionfs.units import format_size, human_size
 
@@ -110,18 +113,18 @@ def _write_picture(out: Path, kind: str, manifest: Manifest, shown: list[Shown])
 def _print_json(shown: Iterable[Shown]) -> None:
     """A region a line: a million of them pass without being held together."""
     import json
-    click.echo('{"files": {', nl=False)
+    emit('{"files": {')
     for number, item in enumerate(shown):
         about = {"size": item.regions.size, "mode": str(item.choice.mode), "reason": item.choice.reason}
         head = json.dumps(about).removesuffix("}")
-        click.echo(f'{"," if number else ""}\n{json.dumps(item.path)}: {head}, "regions": [', nl=False)
+        emit(f'{"," if number else ""}\n{json.dumps(item.path)}: {head}, "regions": [')
         lines = iter(json.dumps(_values(region)) for region in item.regions)
         separator = "\n"
         while block := ",\n".join(islice(lines, TABLE_BLOCK)):
-            click.echo(separator + block, nl=False)
+            emit(separator + block)
             separator = ",\n"
-        click.echo("]}", nl=False)
-    click.echo("}}")
+        emit("]}")
+    emit("}}\n")
 
 
 def _values(region: Region) -> dict[str, Any]:
@@ -135,8 +138,8 @@ def _print_list(shown: list[Shown]) -> None:
     rows = ((item.path, format_size(item.regions.size), str(len(item.regions)), item.choice.mode,
              item.choice.reason) for item in shown)
     for line in table(("file", "size", "regions", "mode", "reason"), rows):
-        click.echo(line)
-    click.echo(f"{len(shown)} files; name one to see its regions, or say --all")
+        say(line)
+    say(f"{len(shown)} files; name one to see its regions, or say --all")
 
 
 def _print_maps(shown: list[Shown], show_all: bool) -> None:
@@ -146,11 +149,11 @@ def _print_maps(shown: list[Shown], show_all: bool) -> None:
         if number:
             console.print()
         size = item.regions.size
-        console.print(f"{item.path}  {human_size(size)} ({size} bytes)", style="bold")
-        console.print(str(item.choice))
+        console.print(printable(f"{item.path}  {human_size(size)} ({size} bytes)"), style="bold")
+        console.print(printable(str(item.choice)))
         _print_picture(console, item.regions)
         for line in _region_lines(item.regions, show_all):
-            click.echo(line)
+            say(line)
 
 
 def _print_picture(console: Console, regions: RegionMap) -> None:
@@ -164,7 +167,7 @@ def _print_picture(console: Console, regions: RegionMap) -> None:
             bar.append(glyph, style(glyph))
         console.print(bar.append("|"))
     for glyph, meaning in picture.legend:
-        console.print(Text(f"{'':10}  ").append(glyph, style(glyph)).append(f" {meaning}"))
+        console.print(Text(f"{'':10}  ").append(glyph, style(glyph)).append(f" {printable(meaning)}"))
     if picture.bars:
         crowd = f" and shows what fills most of it, of {len(regions)} regions" if picture.crowded else ""
         console.print(f"{'':10}  a cell is {human_size(picture.cell)}{crowd}")

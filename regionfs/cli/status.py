@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from regionfs.cli.common import MOUNT_POINT, examples, json_option, print_json, table
+from regionfs.cli.common import MOUNT_POINT, emit, examples, json_option, print_json, say, table
 from regionfs.errors import UsageError
 from regionfs.units import human_size
 
@@ -27,22 +27,22 @@ def status(directory: Path | None, as_json: bool, prometheus: bool) -> None:
     mounts = list(statuses(settle(directory) if directory is not None else None))
     if prometheus:
         from regionfs.cli.prometheus import expose
-        click.echo("\n".join(expose(mounts)))
+        emit("\n".join(expose(mounts)) + "\n")
         return
     if as_json:
         print_json({"mounts": mounts})
         return
     if not mounts:
-        click.echo("no mounts", err=True)
+        say("no mounts", err=True)
     for mount in mounts:
         _print(mount)
 
 
 def _print(mount: dict[str, Any]) -> None:
-    click.echo(f"{mount['mountpoint']}: {mount['manifest']}, engine {mount['engine'] or 'none'}, pid {mount['pid']}, "
+    say(f"{mount['mountpoint']}: {mount['manifest']}, engine {mount['engine'] or 'none'}, pid {mount['pid']}, "
                f"{mount['restarts']} restarts")
     if mount["trouble"]:
-        click.echo(f"  {mount['trouble']}")
+        say(f"  {mount['trouble']}")
     rows = [(path, human_size(file["size"]), file["mode"], str(file["opens"]),
              f"{file['reads']} ({human_size(file['read_bytes'])})",
              f"{file['writes']} ({human_size(file['write_bytes'])})", file["reason"])
@@ -50,4 +50,4 @@ def _print(mount: dict[str, Any]) -> None:
     if not rows:
         return
     for line in table(("file", "size", "mode", "opens", "reads", "writes", "reason"), rows):
-        click.echo(f"  {line}")
+        say(f"  {line}")

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from regionfs.cli.common import SIZE, examples
+from regionfs.cli.common import SIZE, examples, say
 from regionfs.errors import RegionfsError, UsageError
 
 if TYPE_CHECKING:
@@ -115,7 +115,7 @@ def _split_set(out: Path, options: dict[str, Any]) -> list[NewFile]:
     path = options["split_set"].absolute()
     imported = read(Foreign(path, b"", out.absolute(), options["file"] or ""))
     for note in imported.notes:
-        click.echo(note, err=True)
+        say(note, err=True)
     ((name, file),) = imported.manifest.files.items()
     return [_joined(name, [imported.manifest.sources[key].path for key in file.sources], out, options["rw"])]
 

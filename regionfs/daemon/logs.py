@@ -9,6 +9,9 @@ from __future__ import annotations
 import logging
 import os
 import sys
+from typing import Any
+
+from regionfs.printable import printable, printable_lines
 
 LEVELS = ("debug", "info", "warning", "error")
 FILE_FORMAT = "%(asctime)s regionfs[%(process)d] %(levelname)s: %(message)s"
@@ -21,18 +24,29 @@ _PRIORITIES = {logging.DEBUG: 7, logging.INFO: 6, logging.WARNING: 4, logging.ER
 def begin(level: str, log_format: str) -> None:
     """Log to stderr from `level` on: in the journal's form if that reads stderr, else in `log_format`."""
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(_JournalFormatter() if _goes_to_journal() else logging.Formatter(log_format))
+    handler.setFormatter(_JournalFormatter() if _goes_to_journal() else _Formatter(log_format))
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level.upper())
 
 
-class _JournalFormatter(logging.Formatter):
+class _Formatter(logging.Formatter):
+    """A message is one line that only shows, whatever it names; what follows it is indented, as no message is."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802  # logging's own name
+        record.message = printable(record.message)
+        return super().formatMessage(record)
+
+    def formatException(self, ei: Any) -> str:  # noqa: N802  # logging's own name
+        return "\n".join(f"  {line}" for line in printable_lines(super().formatException(ei)).split("\n"))
+
+
+class _JournalFormatter(_Formatter):
     """Every line with its priority; the journal knows time and process."""
 
     def format(self, record: logging.LogRecord) -> str:
         prefix = f"<{_PRIORITIES.get(record.levelno, 6)}>"
-        return "\n".join(prefix + line for line in super().format(record).splitlines())
+        return "\n".join(prefix + line for line in super().format(record).split("\n"))
 
 
 def _goes_to_journal() -> bool:

@@ -12,18 +12,20 @@ import socket
 from collections.abc import Sequence
 from contextlib import suppress
 
+from regionfs.printable import printable
+
 FIRST = 3      # SD_LISTEN_FDS_START
 _ENVIRONMENT = ("LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES", "LISTEN_PIDFDID")
 
 
 def notify(*lines: str, fds: Sequence[int] = ()) -> bool:
-    """Send `lines` and copies of `fds`; False when nobody listens."""
+    """Send `lines`, whatever names they hold, and copies of `fds`; False when nobody listens."""
     address = os.environ.get("NOTIFY_SOCKET", "")
     if address[:1] not in ("/", "@"):
         return False
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as peer, suppress(OSError):
         peer.connect(address.replace("@", "\0", 1) if address[0] == "@" else address)
-        socket.send_fds(peer, ["\n".join(lines).encode()], list(fds))
+        socket.send_fds(peer, ["\n".join(map(printable, lines)).encode()], list(fds))
         return True
     return False
 

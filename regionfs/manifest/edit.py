@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from regionfs.errors import ManifestError, RegionfsError, UsageError
+from regionfs.errors import EditError, ManifestError, UsageError
 from regionfs.manifest.edit_draft import FLAGS, Change, Declared, Draft, Value
 from regionfs.manifest.edit_render import render
 from regionfs.manifest.edit_text import MapText, find_map
@@ -41,7 +41,7 @@ def edit_text(text: str, path: Path, file: str, change: Change) -> Edited:
     """`text`, the manifest at `path`, with `change` made to the map of `file`.
 
     Raises ManifestError when the text is not valid as it is, UsageError when the change makes no
-    sense, RegionfsError when its result would not be valid.
+    sense, EditError when its result would not be valid.
     """
     before = loads(text, path)
     bom = "\ufeff" if text.startswith("\ufeff") else ""
@@ -51,8 +51,8 @@ def edit_text(text: str, path: Path, file: str, change: Change) -> Edited:
     try:
         after = loads(new, path)
     except ManifestError as error:
-        reasons = "\n".join(f"  {problem.path}: {problem.message}" for problem in error.problems)
-        raise RegionfsError(f"{path} was not changed; it would not be valid:\n{reasons}") from None
+        raise EditError(f"{path} was not changed; it would not be valid",
+                        [f"{problem.path}: {problem.message}" for problem in error.problems]) from None
     return Edited(text, new, before.files[file], after.files[file])
 
 

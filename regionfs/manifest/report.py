@@ -6,6 +6,7 @@ import re
 from typing import Protocol
 
 from regionfs.errors import ManifestError, Problem
+from regionfs.printable import printable
 
 MAX_PROBLEMS = 1000  # after which the rest is noise
 
@@ -72,12 +73,15 @@ class Reporter:
 def child(path: str, key: str) -> str:
     """The path of what lies under `key`: 'files["vm/disk.img"]', 'sources.root'."""
     if not _WORD.fullmatch(key):
-        shown = clip(key).replace("\\", "\\\\") if key.isprintable() else clip(key)
+        shown = printable(_cut(key).replace("\\", "\\\\"))
         return f"{path}['{shown}']" if '"' in shown else f'{path}["{shown}"]'
     return f"{path}.{clip(key)}" if path else clip(key)
 
 
 def clip(text: str) -> str:
     """`text` for a message: one line, at most 60 characters."""
-    text = text if len(text) <= 60 else text[:57] + "..."
-    return text if text.isprintable() else repr(text)[1:-1]
+    return printable(_cut(text))
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= 60 else text[:57] + "..."

@@ -21,16 +21,25 @@ import logging
 from regionfs.daemon import logs
 logs.begin(LEVEL, logs.TTY_FORMAT)
 for level in (logging.DEBUG, logging.INFO, logging.WARNING, logging.ERROR):
-    logging.getLogger("regionfs").log(level, "level %d\\nand more", level)
+    logging.getLogger("regionfs").log(level, "level %d\\nand \\x1b more", level)
+"""
+RAISE = """
+import logging
+from regionfs.daemon import logs
+logs.begin("info", logs.FILE_FORMAT)
+try:
+    raise ValueError("\\x1b[2J\\nregionfs[1] ERROR: forged")
+except ValueError:
+    logging.getLogger("regionfs").exception("failed")
 """
 
 
-def emitted(level: str, journal: bool, tmp_path: Path) -> list[str]:
+def emitted(script: str, journal: bool, tmp_path: Path) -> list[str]:
     """The lines that a process logs to a file, which may pass for the journal."""
     with (tmp_path / "log").open("w+") as log:
         found = os.fstat(log.fileno())
         stream = f"{found.st_dev}:{found.st_ino}" if journal else "1:1"
-        subprocess.run([sys.executable, "-c", EMIT.replace("LEVEL", repr(level))], stderr=log, check=True,
+        subprocess.run([sys.executable, "-c", script], stderr=log, check=True,
                        env={**os.environ, "JOURNAL_STREAM": stream})
         log.seek(0)
         return log.read().splitlines()
@@ -38,16 +47,23 @@ def emitted(level: str, journal: bool, tmp_path: Path) -> list[str]:
 
 @pytest.mark.parametrize(("level", "count"), [("debug", 4), ("info", 3), ("warning", 2), ("error", 1)])
 def test_levels(level: str, count: int, tmp_path: Path) -> None:
-    """Lines from the level on."""
-    lines = [line for line in emitted(level, False, tmp_path) if "level" in line]
-    assert [f"regionfs: level {number}" for number in (10, 20, 30, 40)[-count:]] == lines
+    """Lines from the level on, each a message that only shows."""
+    expected = [f"regionfs: level {number}\\nand \\x1b more" for number in (10, 20, 30, 40)[-count:]]
+    assert expected == emitted(EMIT.replace("LEVEL", repr(level)), False, tmp_path)
 
 
 def test_the_journal_gets_priorities(tmp_path: Path) -> None:
     """Each line begins with its own, sd-daemon(3)."""
-    expected = [line for prefix, number in ((6, 20), (4, 30), (3, 40))
-                for line in (f"<{prefix}>level {number}", f"<{prefix}>and more")]
-    assert expected == emitted("info", True, tmp_path)
+    expected = [f"<{prefix}>level {number}\\nand \\x1b more" for prefix, number in ((6, 20), (4, 30), (3, 40))]
+    assert expected == emitted(EMIT.replace("LEVEL", "'info'"), True, tmp_path)
+
+
+@pytest.mark.parametrize("journal", [False, True])
+def test_no_exception_forges_a_line(journal: bool, tmp_path: Path) -> None:
+    """Its text is shown as text, and none of its lines looks like a message."""
+    first, *rest = emitted(RAISE, journal, tmp_path)
+    assert (True, r"ValueError: \x1b[2J") == ("failed" in first, rest[-2].removeprefix("<3>").strip())
+    assert all(line.startswith("<3>  " if journal else "  ") for line in rest)
 
 
 @pytest.fixture(params=["info", "debug"])

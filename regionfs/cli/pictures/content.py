@@ -15,6 +15,7 @@ from string import Template
 from typing import Any
 
 from regionfs import __version__
+from regionfs.printable import printable
 from regionfs.regions import ERROR, HOLE, Kind, RegionMap
 
 KINDS = tuple(Kind)
@@ -38,12 +39,13 @@ class Pictured:
 def page(title: str, shown: Sequence[Pictured]) -> str:
     """A page of HTML that needs nothing else."""
     return template("page.html").substitute(
-        title=escape(title), version=__version__, style=text("map.css"), script=script(), data=embedded(title, shown))
+        title=escape(printable(title)), version=__version__, style=text("map.css"), script=script(),
+        data=embedded(title, shown))
 
 
 def embedded(title: str, shown: Sequence[Pictured]) -> str:
     """The data of a picture, fit for a script element of HTML or XML."""
-    data = {"title": title, "kinds": KINDS, "files": [_file(item) for item in shown]}
+    data = {"title": printable(title), "kinds": KINDS, "files": [_file(item) for item in shown]}
     return json.dumps(data, separators=(",", ":")).translate(_ESCAPES)
 
 
@@ -68,8 +70,9 @@ def text(name: str) -> str:
 
 
 def _file(item: Pictured) -> dict[str, Any]:
-    return {"path": item.path, "size": _number(item.regions.size), "mode": item.mode, "reason": item.reason,
-            "sources": list(item.regions.names), "hues": [hue(index) for index in range(len(item.regions.names))],
+    return {"path": printable(item.path), "size": _number(item.regions.size), "mode": item.mode,
+            "reason": printable(item.reason), "sources": list(map(printable, item.regions.names)),
+            "hues": [hue(index) for index in range(len(item.regions.names))],
             "regions": list(_rows(item.regions))}
 
 

@@ -6,12 +6,12 @@ every region, whatever is drawn without it.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Sequence
 from html import escape
 
 from regionfs.cli.common import access
 from regionfs.cli.pictures.content import Pictured, embedded, hue, script, template, text
+from regionfs.printable import printable
 from regionfs.regions import Kind, Region, RegionMap
 from regionfs.units import human_size
 
@@ -23,7 +23,6 @@ TITLE = 60      # height of what stands above the files
 LEAST = 0.5     # width of a region
 CROWD = 5000    # regions of a file; of more not every one is drawn
 CHARACTER = 7   # about the width of a letter
-_NOT_XML = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 
 def document(title: str, shown: Sequence[Pictured]) -> str:
@@ -96,4 +95,4 @@ def _fitted(words: str, width: float) -> str:
 
 
 def _safe(words: str) -> str:
-    return escape(_NOT_XML.sub("\ufffd", words))
+    return escape(printable(words))
