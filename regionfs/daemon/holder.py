@@ -34,6 +34,7 @@ from regionfs.daemon.broken import Broken
 from regionfs.daemon.child import Child
 from regionfs.daemon.config import MountConfig
 from regionfs.daemon.door import Door
+from regionfs.daemon.place import Place
 from regionfs.errors import MountError, RegionfsError
 from regionfs.serve.handshake import handshake
 from regionfs.wire import device, mounts
@@ -49,8 +50,10 @@ TRIES = 5              # servers in a row that die without a word before they se
 class Holder:
     """One mount from before mount(2) to its end."""
 
-    def __init__(self, config: MountConfig, tell: Callable[[dict[str, Any]], None]) -> None:
+    def __init__(self, config: MountConfig, lock: int, tell: Callable[[dict[str, Any]], None]) -> None:
         self._config = config
+        self._lock = lock                 # our claim of the mount point
+        self._place = Place(config.mountpoint, lock)
         self._tell = tell                 # reports {} when the mount answers, or why it cannot
         self._python = sys.executable     # of the next server
         self._engine = ""
@@ -73,12 +76,13 @@ class Holder:
 
     def run(self) -> int:
         """Hold the mount until it is gone; the exit status."""
-        lock = runtime.claim(self._config.mountpoint, self._config.manifest)
+        runtime.announce(self._lock, self._config.mountpoint, self._config.manifest, None)
         try:
             if not self._adopt():
-                runtime.clear_leftovers(self._config.mountpoint)
+                self._place.clear_dead()
+                runtime.clear_leftovers(*self._config.name)
             self._listen_to_signals()
-            door = Door(runtime.socket_of(self._config.mountpoint), self._selector, self._obey)
+            door = Door(runtime.socket_of(*self._config.name), self._selector, self._obey)
             self._spawn()
             while not self._ended:
                 for key, _ in self._selector.select(self._timeout()):
@@ -91,17 +95,18 @@ class Holder:
             raise
         finally:
             adopt.discard()
-            runtime.clean(self._config.mountpoint)
-            os.close(lock)
+            runtime.clean(*self._config.name)
+            os.close(self._lock)
         return 0 if self._mounted else 1
 
     def _adopt(self) -> bool:
         """Take over the mount of a holder that died, where a service manager kept its connection."""
-        kept = adopt.take(self._config.mountpoint)
+        kept = adopt.take(self._config.mountpoint, runtime.connection_of(*self._config.name))
         if kept is None:
             return False
         self._device, self._negotiated = kept
         self._engine, self._mounted = "native", True
+        self._config = self._place.note(self._config)
         log.info("%s: the mount of a holder that died is taken over", self._config.mountpoint)
         return True
 
@@ -174,6 +179,7 @@ class Holder:
             mountpoint = str(self._config.mountpoint)
             self._device = device.mount(mountpoint, self._config.options)
             self._mounted = True
+            self._config = self._place.note(self._config)
             try:
                 self._negotiated = handshake(self._device, self._config.wanted())
             except VersionError as error:
@@ -198,10 +204,12 @@ class Holder:
 
     def _mount_answers(self) -> None:
         self._mounted = self._answered = True
-        if mount := mounts.find(self._config.mountpoint):
+        if self._place.mount is None:
+            self._config = self._place.note(self._config)
+        if mount := self._place.mount:
             mounts.raise_readahead(mount.device)
-        if self._negotiated is not None:
-            adopt.keep(self._config.mountpoint, self._device, self._negotiated)
+            if self._negotiated is not None:
+                adopt.keep(mount, runtime.connection_of(*self._config.name), self._device, self._negotiated)
         self._tell({})
 
     def _server_ended(self) -> None:
@@ -272,10 +280,10 @@ class Holder:
                        "dry_run": bool(request.get("dry_run"))}, client)
         elif command == "upgrade":
             self._upgrade(request.get("python") or sys.executable, client)
-        elif command == "status":
+        elif command in ("status", "sync"):
             self._ask({"command": command}, client)
         else:
-            control.reply(client, {"error": "no such command; known are status, reload, upgrade"})
+            control.reply(client, {"error": "no such command; known are status, sync, reload, upgrade"})
 
     def _ask(self, words: dict[str, Any], client: socket.socket | None) -> None:
         """Pass a request on to the server, which answers the client; to the next one while none is ready.
@@ -284,6 +292,8 @@ class Holder:
         """
         if self._broken is not None and words["command"] == "status":
             self._reply(client, self._status())
+        elif self._broken is not None and words["command"] == "sync":
+            self._reply(client, failure.describe(MountError(f"no server runs: {self._trouble['error']}")))
         elif self._broken is not None:
             self._recover(words, client)
         elif self._ready and self._say({**words, "holder": self._status()}, [client.fileno()] if client else []):
@@ -307,7 +317,8 @@ class Holder:
     def _status(self) -> dict[str, Any]:
         return {"mountpoint": str(self._config.mountpoint), "manifest": str(self._config.manifest),
                 "engine": self._engine, "pid": self._server.pid if self._server else None, "holder_pid": os.getpid(),
-                "restarts": self._restarts, "trouble": self._trouble.get("error", ""), "files": {}}
+                "restarts": self._restarts, "device": self._config.device, "trouble": self._trouble.get("error", ""),
+                "files": {}}
 
     def _upgrade(self, python: str, client: socket.socket) -> None:
         """Replace the server as if it had died, by that of another interpreter."""
@@ -329,9 +340,7 @@ class Holder:
             return
         # inode numbers that were never given: the kernel may hold the others, and what they showed
         self._config = self._config.begin_anew(Path(words["manifest"]), time.time_ns())
-        stem = runtime.stem_of(self._config.mountpoint)
-        for path in (*stem.parent.glob(f"{stem.name}.layer-*"), stem.with_suffix(".index")):
-            path.unlink(missing_ok=True)
+        runtime.forget_layers(*self._config.name)
         self._curious.append((client, {"unchanged": 0, "recovering": True}))
         self._due, self._wait = time.monotonic(), 0.0
 
@@ -358,22 +367,14 @@ class Holder:
                 self._give_up({"error": "interrupted"})
             else:
                 sd_notify.notify("STOPPING=1")
-                threading.Thread(target=self._unmount, daemon=True).start()
-
-    def _unmount(self) -> None:
-        """Unmount; a busy mount is detached, and served until its last file is closed."""
-        try:
-            device.unmount(str(self._config.mountpoint))
-        except RegionfsError as error:
-            log.warning("%s; it is detached, files still open are served until they are closed", error)
-            with suppress(RegionfsError):
-                device.unmount(str(self._config.mountpoint), lazy=True)
+                threading.Thread(target=self._place.unmount, daemon=True).start()
 
     def _unmount_for_good(self) -> None:
-        """Nothing stays mounted."""
-        if self._mounted or mounts.find(self._config.mountpoint):
+        """Nothing of ours stays mounted."""
+        self._place.abandon()
+        if self._engine == "pyfuse3" and self._place.mount is None:  # its server may have mounted before it failed
             with suppress(RegionfsError):
-                device.unmount(str(self._config.mountpoint), lazy=True)
+                self._place.clear_dead()
         if self._device >= 0:
             os.close(self._device)
             self._device = -1
@@ -385,15 +386,15 @@ class Holder:
         return None
 
 
-def hold(config: MountConfig, tell: Callable[[dict[str, Any]], None], log_format: str) -> int:
-    """Hold a mount in this process until it is gone; the exit status.
+def hold(config: MountConfig, lock: int, tell: Callable[[dict[str, Any]], None], log_format: str) -> int:
+    """Hold a mount in this process until it is gone; the exit status. `lock` is its claim, runtime.claim.
 
     `tell` gets {} once the mount answers, or failure.describe's values when it cannot be made.
     """
     logs.begin(config.log_level, log_format)
     try:
         harden.give_up(harden.ALWAYS | harden.KERNEL | harden.IOMAP)
-        return Holder(config, tell).run()
+        return Holder(config, lock, tell).run()
     except (RegionfsError, OSError) as error:
         tell(failure.describe(error))
         return 1

@@ -39,6 +39,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("regionfs")
 
+INSIDE = "lies inside this very mount, of {}: nothing can be made of itself"
+
 
 class Server:
     """One life of the process that serves a mount."""
@@ -46,7 +48,7 @@ class Server:
     def __init__(self, link: Link, config: MountConfig) -> None:
         self._link = link
         self._config = config
-        self._store = Store(runtime.stem_of(config.mountpoint))
+        self._store = Store(runtime.stem_of(*config.name))
         self._native: Native | None = None
         self._kernel: Kernel
         self._layer: Layer
@@ -75,15 +77,19 @@ class Server:
         if layer is not None:
             self._loops = [spec.device for spec in layer.manifest.sources.values() if spec.device is not None]
             return layer, self._store.index.current
-        layer = self._read(self._config.manifest)
+        layer = self._read(self._config.manifest, self._config.device)
         self._store.begin(layer.manifest, self._config.generation)
         return layer, self._store.add(layer)
 
-    def _read(self, path: Path) -> Layer:
-        """A manifest and its sources as they are. Raises ManifestError, SourceError, MountError."""
+    def _read(self, path: Path, own: int) -> Layer:
+        """A manifest and its sources as they are. Raises ManifestError, SourceError, MountError.
+
+        `own` is the st_dev of the mount, 0 before there is one: a call on what lies in there would wait for us.
+        """
         from regionfs.manifest.load import load
-        confine = self._config.confine
-        manifest = load(path if confine is None else path.parent.resolve() / path.name, confine=confine)
+        confine, inside = self._config.confine, mounts.ways_into(own) if own else lambda path: False
+        manifest = load(path if confine is None or inside(path) else path.parent.resolve() / path.name, confine=confine,
+                        avoid=lambda path: INSIDE.format(self._config.mountpoint) if inside(path) else "")
         self._check_sources(manifest)
         manifest = self._with_loops(manifest)
         return Layer(manifest, inspect_sources(manifest), time.time_ns())
@@ -123,7 +129,8 @@ class Server:
             device.Registry(fd).trial(source)
 
         self._make_fs(_abilities(negotiated, trial), number)
-        self._native = native = Native(self.fs, fd, negotiated, Ledger(runtime.ledger_of(self._config.mountpoint)),
+        ledger = Ledger(runtime.ledger_of(*self._config.name))
+        self._native = native = Native(self.fs, fd, negotiated, ledger,
                                        before_first=self._raise_read_ahead, poll=self._config.poll)
         self.fs.knows = native.forget_attributes  # which says so
         self._store.revive(self.fs)
@@ -222,7 +229,7 @@ class Server:
         if self._native is None:
             raise MountError("the pyfuse3 engine cannot reload; unmount and mount again")
         with self._changing:
-            layer = self._read(Path(words["manifest"]))
+            layer = self._read(Path(words["manifest"]), words["holder"].get("device", 0))
             choices = self._choices(layer)
             difference = compare(self.fs, layer.manifest, layer.facts, choices)
             if not words["dry_run"]:
@@ -247,11 +254,16 @@ class Server:
                      len(difference.removed), len(difference.changed))
         return difference.describe()
 
+    def sync(self, _: dict[str, Any]) -> dict[str, Any]:
+        """Put on disk what was written; whether the mount is still there, here or elsewhere."""
+        self.fs.sync()
+        return {"serving": any(map(device.is_connected, device.descriptors()))}
+
     def _record(self) -> None:
         with self._changing:
             self._store.record(self.fs.tree)
 
-    _commands = {"status": status, "reload": reload}  # noqa: RUF012  # a constant table
+    _commands = {"status": status, "sync": sync, "reload": reload}  # noqa: RUF012  # a constant table
 
 
 def _abilities(negotiated: Negotiated, trial: Callable[[int], None]) -> Kernel:
