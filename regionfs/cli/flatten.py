@@ -64,7 +64,7 @@ def flatten(manifest: Path, file: str, out: Path, verify: bool, errors: str, for
         if errors == "zero":
             regions = without_errors(regions)
         elif (index := first_error(regions)) is not None:
-            raise RegionfsError(f"{spec.path}: region {index + 1}, at byte {regions.starts[index]}, is an error "
+            raise RegionfsError(f"{spec.path}: region {index}, at byte {regions.starts[index]}, is an error "
                                 "region; --errors zero writes zeros there")
         parts = [manifest, *(source.path for source in loaded.sources.values())]
         check_target(out, parts, force)

@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 _DATA = ("hex", "base64", "text", "file")
 _WORDS = {"rw": ("access", "rw"), "ro": ("access", "ro"), "hole": ("hole", "true"),
           "error": ("error", "true"), "over": ("over", "true")}
-_REGION = """A REGION is named by its number in show, such as 2, by its start, such as @1MiB, or as messages do:
-regions[1]."""
+_REGION = """A REGION is named by its number in show, which counts from 0, such as 2, by its start, such as @1MiB, or as messages
+do: regions[2]."""
 _KEYS = """KEY=VALUE are the manifest's own keys: start, length, source, offset, access, align, over, hole,
 error, and hex, base64, text or file for data. rw, hole, error and over may stand alone. Paths are
 relative to the manifest's directory."""
@@ -71,7 +71,7 @@ def rm(regions: tuple[str, ...], **place: Any) -> None:
     _edit(remove(regions), **place)
 
 
-@_editing("set", "regionfs map set disk.yaml vm/disk.img 2 access=rw", "regionfs map set disk.yaml data.bin 1 length=",
+@_editing("set", "regionfs map set disk.yaml vm/disk.img 2 access=rw", "regionfs map set disk.yaml data.bin 0 length=",
           notes=f"{_REGION}\n\n{_KEYS}")
 @click.argument("region")
 @click.argument("keys", metavar="KEY=VALUE...", nargs=-1, required=True)
@@ -141,7 +141,7 @@ def resize(words: tuple[str, ...], **place: Any) -> None:
     _edit(resize_file(size) if len(words) == 1 else change(words[0], size), **place)
 
 
-@_editing("merge", "regionfs map merge data.yaml data.bin", "regionfs map merge data.yaml data.bin 3 4 5",
+@_editing("merge", "regionfs map merge data.yaml data.bin", "regionfs map merge data.yaml data.bin 2 3 4",
           notes=_REGION)
 @click.argument("regions", metavar="[REGION...]", nargs=-1)
 def merge(regions: tuple[str, ...], **place: Any) -> None:

@@ -190,6 +190,6 @@ def _rows(regions: RegionMap, indexes: Iterable[int]) -> Iterator[tuple[str, ...
     for index in indexes:
         region = regions[index]
         in_source = region.kind is Kind.SOURCE
-        yield (str(index + 1), format_size(region.start), format_size(region.length), region.kind,
+        yield (str(index), format_size(region.start), format_size(region.length), region.kind,
                access(region.writable), region.source or NOTHING,
                format_size(region.offset) if in_source else NOTHING)

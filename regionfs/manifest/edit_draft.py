@@ -60,19 +60,21 @@ class Draft:
     def find(self, name: str) -> int:
         """The index of the region that `name` means. Raises UsageError.
 
-        "2" is the second that `regionfs show` lists, "@1MiB" the one that starts there, and
-        "regions[1]" the one that messages about the manifest call so.
+        "2" is the one that `regionfs show` lists with this number, "@1MiB" the one that starts there, and
+        "regions[2]" the one that messages about the manifest call so: the third of the text. Both count from 0;
+        they are the same region unless one covers another or the text is in another order.
         """
         if match := _NAME.fullmatch(name):
             number, item = (int(text) if text else None for text in match.groups())
             if item is not None and item < len(self.regions):
                 return item
-            if number is not None and 0 < number <= len(self.shown):
-                found = self.at(self.shown[number - 1])
-                assert found is not None, f"nothing shows at {self.shown[number - 1]}"
+            if number is not None and number < len(self.shown):
+                found = self.at(self.shown[number])
+                assert found is not None, f"nothing shows at {self.shown[number]}"
                 return found
-            raise UsageError(f"no region {name}; show counts from 1 to {len(self.shown)}" if item is None else
-                             f"no {name}; there are {len(self.regions)}, counted from 0")
+            count = len(self.shown if item is None else self.regions)
+            counted = f"they count from 0 to {count - 1}" if count else "there are none"
+            raise UsageError(f"no {'region ' if item is None else ''}{name}; {counted}")
         if not name.startswith("@"):
             raise UsageError(f"{name!r} names no region; write its number in show, such as 2, or its start, "
                              "such as @1MiB")

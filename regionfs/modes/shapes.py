@@ -85,11 +85,11 @@ def composed(file: FileSpec, facts: Mapping[str, SourceFacts], neighbours: Neigh
 def _uncomposable(regions: RegionMap, facts: Mapping[str, SourceFacts]) -> str:
     """The first region that EROFS cannot show."""
     devices = {index for index, key in enumerate(regions.names) if facts[key].kind == "block"}
-    number = next((number for number, (_, _, target, shift, rw) in enumerate(regions.rows(), 1)
-                   if rw or target == ERROR or target in devices or (target >= 0 and shift % SECTOR)), 0)
-    if not number:
+    number = next((number for number, (_, _, target, shift, rw) in enumerate(regions.rows())
+                   if rw or target == ERROR or target in devices or (target >= 0 and shift % SECTOR)), None)
+    if number is None:
         return ""
-    region = regions[number - 1]
+    region = regions[number]
     if region.kind is Kind.ERROR:
         return f"region {number} is an error region, and a composed file has none"
     if region.writable:
@@ -141,13 +141,13 @@ def _off_block(regions: RegionMap, block: int) -> str:
     """The first region that iomap cannot show on `block`-byte blocks."""
     if regions.size % block:
         return f"its size {regions.size} is not a multiple of {block}"
-    number = 0
+    number = None
     if regions.alignment % block or min((target for _, _, target, _, _ in regions.rows()), default=0) < HOLE:
-        number = next((number for number, (start, end, target, shift, _) in enumerate(regions.rows(), 1)
-                       if target < HOLE or start % block or end % block or shift % block), 0)
-    if not number:
+        number = next((number for number, (start, end, target, shift, _) in enumerate(regions.rows())
+                       if target < HOLE or start % block or end % block or shift % block), None)
+    if number is None:
         return ""
-    region = regions[number - 1]
+    region = regions[number]
     if region.kind not in (Kind.SOURCE, Kind.HOLE):
         return f"region {number} is of kind {region.kind}, and fuse-iomap only has holes and devices"
     if region.start % block:

@@ -167,7 +167,7 @@ def test_an_error_region_is_named_before_anything_is_written(run: Cli, disk: Pat
     out = tmp_path / "out"
     result = run("flatten", disk, "vm/disk.img", out)
     assert 1 == result.exit_code
-    assert (f"regionfs: vm/disk.img: region 5, at byte {22 * MIB}, is an error region; --errors zero writes zeros "
+    assert (f"regionfs: vm/disk.img: region 4, at byte {22 * MIB}, is an error region; --errors zero writes zeros "
             "there\n") == result.stderr
     assert not out.exists()
     assert 0 == run("flatten", disk, "vm/disk.img", out, "--errors", "zero", "--verify").exit_code

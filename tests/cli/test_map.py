@@ -30,15 +30,15 @@ def rows(manifest: Path) -> list[tuple[int, int, str]]:
     (["add", FILE, "start=33MiB", "hex=33c0"], '      - {start: 33MiB, data: {hex: "33c0"}}'),
     (["add", FILE, "source=esp.img", "align=1MiB"], "      - {source: esp.img, align: 1MiB}"),
     (["set", FILE, "@1MiB", "rw"], "      - {start: 1MiB, source: esp.img, access: rw}"),
-    (["set", FILE, "1", "error", "length=4"], "      - {start: 0, length: 4, error: true}"),
-    (["move", FILE, "2", "30MiB"], "      - {start: 30MiB, source: esp.img}"),
+    (["set", FILE, "0", "error", "length=4"], "      - {start: 0, length: 4, error: true}"),
+    (["move", FILE, "1", "30MiB"], "      - {start: 30MiB, source: esp.img}"),
     (["split", FILE, "1.5MiB"], "      - {start: 1536KiB, source: esp.img, offset: 512KiB}"),
     (["cut", FILE, "1MiB", "64KiB"], "      - {start: 1088KiB, source: esp.img, offset: 64KiB}"),
     (["cut", FILE, "8s", "512KiB", "--close"], "      - {start: 512KiB, source: esp.img}"),
     (["insert", FILE, "0", "length=1MiB"], "      - {start: 2MiB, source: esp.img}"),
     (["resize", FILE, "@1MiB", "64KiB"], "      - {start: 1MiB, length: 64KiB, source: esp.img}"),
     (["resize", FILE, "128MiB"], "    size: 128MiB"),
-    (["rm", FILE, "1", "regions[1]"], "      - {start: 2MiB, source: root, access: rw}"),
+    (["rm", FILE, "0", "regions[1]"], "      - {start: 2MiB, source: root, access: rw}"),
 ])
 def test_edit(run: Cli, disk: Path, words: list[str], line: str) -> None:
     """Each command does what it says, silently."""
@@ -53,7 +53,7 @@ def test_edit(run: Cli, disk: Path, words: list[str], line: str) -> None:
 def test_merge_undoes_split(run: Cli, disk: Path) -> None:
     """The same map again, by name and without."""
     before = rows(disk)
-    for names in ([], ["2", "3", "@1792KiB"]):
+    for names in ([], ["1", "2", "@1792KiB"]):
         assert 0 == run("map", "split", disk, FILE, "1.5MiB", "1.75MiB").exit_code
         assert len(before) + 2 == len(rows(disk))
         assert 0 == run("map", "merge", disk, FILE, *names).exit_code
@@ -90,7 +90,7 @@ def test_nothing_to_change(run: Cli, disk: Path) -> None:
     (["insert", FILE, "0", "start=1", "length=1"], 2, "insert takes no start"),
     (["resize", FILE, "1", "2", "3"], 2, "resize takes a SIZE for the file, or a REGION and a SIZE, not 3 words"),
     (["resize", FILE, "5m"], 2, "'5m' has the unknown unit 'm'"),
-    (["move", FILE, "7", "0"], 2, "no region 7; show counts from 1 to 5"),
+    (["move", FILE, "7", "0"], 2, "no region 7; they count from 0 to 4"),
     (["split", FILE, "1MiB"], 2, "regions[1] [1MiB, 2MiB) starts there already"),
     (["rm", "vm/disc.img", "0"], 2, "did you mean 'vm/disk.img'?"),
     (["rm", "data.bin", "0"], 2, "data.bin shows the whole of a source and has no region map"),

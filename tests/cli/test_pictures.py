@@ -16,7 +16,7 @@ from tests.cli.browser import Page, browser
 from tests.cli.conftest import MIB, Cli
 
 WIDTHS = (1280, 480)
-REASON = "region 3 is rw, and a composed file is read-only"
+REASON = "region 2 is rw, and a composed file is read-only"
 REGIONS = (
     Region(0, 4, Kind.DATA, data=b"boot"),
     Region(MIB, 8 * MIB, Kind.SOURCE, "esp.img", -MIB),
@@ -101,12 +101,12 @@ def test_the_pointer_brings_what_a_region_is(chromium: Page, pictures: dict[str,
     """Source, offsets, access, mode and reason, wholly in view; a gap says that it is one."""
     chromium.open(pictures[kind], width)
     chromium.hover(chromium.one('[data-region="2"] .box'))
-    assert {"": "Region 3 of 5: root", "Start": "8 MiB (8,388,608 bytes)", "Length": "32 MiB (33,554,432 bytes)",
+    assert {"": "Region 2 of 0 to 4: root", "Start": "8 MiB (8,388,608 bytes)", "Length": "32 MiB (33,554,432 bytes)",
             "End": "40 MiB (41,943,040 bytes)", "Kind": "source", "Source": "root",
             "Offset": "12 MiB (12,582,912 bytes)", "Access": "rw: writes go to the source", "Mode": "userspace",
             "Reason": REASON} == tip(chromium)
     chromium.hover(chromium.one('[data-region="4"] .box'))
-    assert ("Region 5 of 5: error", "error") == (tip(chromium)[""], tip(chromium)["Kind"])
+    assert ("Region 4 of 0 to 4: error", "error") == (tip(chromium)[""], tip(chromium)["Kind"])
     chromium.hover(chromium.one("h1"))
     assert {} == tip(chromium)
 
@@ -117,9 +117,9 @@ def test_the_keyboard_does_the_same(chromium: Page, pictures: dict[str, Path], k
     """Arrows, Home and End go from region to region; assistive technology is told the same words."""
     chromium.open(pictures[kind], width)
     focus(chromium)
-    assert "Region 1 of 5: inline data" == tip(chromium)[""]
+    assert "Region 0 of 0 to 4: inline data" == tip(chromium)[""]
     chromium.press(Keys.ARROW_RIGHT)
-    assert ("Region 2 of 5: esp.img", "ro", "0 bytes") == (
+    assert ("Region 1 of 0 to 4: esp.img", "ro", "0 bytes") == (
         tip(chromium)[""], tip(chromium)["Access"], tip(chromium)["Offset"])
     active = chromium.one(f"#{chromium.one('.strip').get_attribute('aria-activedescendant')}")
     assert ("option", "true", "2", "5") == tuple(
@@ -127,7 +127,7 @@ def test_the_keyboard_does_the_same(chromium: Page, pictures: dict[str, Path], k
     assert f"Source esp.img, Offset 0 bytes, Access ro, Mode userspace, Reason {REASON}" in (
         active.get_attribute("aria-label") or "")
     chromium.press(Keys.END)
-    assert "Region 5 of 5: error" == tip(chromium)[""]
+    assert "Region 4 of 0 to 4: error" == tip(chromium)[""]
     chromium.press(Keys.ESCAPE)
     assert {} == tip(chromium)
 
@@ -205,12 +205,12 @@ def test_ten_thousand_regions(chromium: Page, crowd: Path, width: int) -> None:
                                     ".map(box => +box.dataset.together)"))
     focus(chromium)
     chromium.press(Keys.END)
-    assert "Region 10,000 of 10,000: a" == tip(chromium)[""]
+    assert "Region 9,999 of 0 to 9,999: a" == tip(chromium)[""]
     chromium.press(Keys.ENTER)
     assert ["a", "4 KiB"] == chromium.texts(f'[data-region="{MANY - 1}"] .label')
     assert [""] == chromium.texts(".note")
     chromium.press(Keys.ARROW_LEFT)
-    assert "Region 9,999 of 10,000: c" == tip(chromium)[""]
+    assert "Region 9,998 of 0 to 9,999: c" == tip(chromium)[""]
     assert [] == chromium.complaints()
 
 
@@ -220,10 +220,10 @@ def test_the_table_is_paged_and_leads_to_the_map(chromium: Page, crowd: Path, wi
     chromium.open(crowd, width)
     chromium.one("summary").click()
     chromium.settle()
-    assert (100, "1 to 100 of 10,000") == (len(chromium.all("tbody tr")), chromium.texts(".pager span")[0])
+    assert (100, "0 to 99 of 0 to 9,999") == (len(chromium.all("tbody tr")), chromium.texts(".pager span")[0])
     assert chromium.run("return document.documentElement.scrollWidth <= innerWidth")
     chromium.all(".pager button")[1].click()
-    assert ["102", "413,696", "4,096", "source", "rw", "c", "413,696"] == chromium.texts("tbody tr:nth-child(2) td")
+    assert ["101", "413,696", "4,096", "source", "rw", "c", "413,696"] == chromium.texts("tbody tr:nth-child(2) td")
     chromium.one("tbody tr:nth-child(2) button").click()
     chromium.settle()
     assert "f0r101" == chromium.one(".strip").get_attribute("aria-activedescendant")
@@ -315,7 +315,7 @@ def test_without_scripts_the_svg_is_a_picture() -> None:
     groups = [group for group in root.findall(".//s:g", space) if group.find("s:title", space) is not None]
     assert [region.kind for region in REGIONS] == [group.get("class") for group in groups]
     titles = [group.findtext("s:title", "", space) for group in groups]
-    assert "Region 3 of 5: root, from byte 12582912 of it; 33554432 bytes at 8388608, rw" == titles[2]
+    assert "Region 2 of 0 to 4: root, from byte 12582912 of it; 33554432 bytes at 8388608, rw" == titles[2]
     box = groups[2].find("s:rect", space)
     assert box is not None
     inner = WIDTH - 2 * MARGIN

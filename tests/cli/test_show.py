@@ -32,15 +32,15 @@ def on_a_terminal(*arguments: object, **env: str) -> str:
 
 
 def test_every_region_has_a_row(run: Cli, disk: Path) -> None:
-    """Numbered from 1, as in a mode's reason."""
+    """Numbered from 0, as in a mode's reason and as regions[0] in messages."""
     result = run("show", disk, "vm/disk.img")
     lines = [line.split() for line in result.stdout.splitlines()]
     table = lines[lines.index(["#", "start", "length", "kind", "access", "source", "offset"]) + 1:]
-    assert [["1", "0", "4", "data", "ro", "-", "-"],
-            ["2", "1MiB", "1MiB", "source", "ro", "esp.img", "0"],
-            ["3", "2MiB", "4MiB", "source", "rw", "root", "0"],
-            ["4", "6MiB", "16MiB", "hole", "ro", "-", "-"],
-            ["5", "22MiB", "4KiB", "error", "ro", "-", "-"]] == table
+    assert [["0", "0", "4", "data", "ro", "-", "-"],
+            ["1", "1MiB", "1MiB", "source", "ro", "esp.img", "0"],
+            ["2", "2MiB", "4MiB", "source", "rw", "root", "0"],
+            ["3", "6MiB", "16MiB", "hole", "ro", "-", "-"],
+            ["4", "22MiB", "4KiB", "error", "ro", "-", "-"]] == table
 
 
 def test_mode_and_reason_stand_above_the_map(run: Cli, disk: Path) -> None:
@@ -93,7 +93,7 @@ def test_a_big_map_is_shortened(run: Cli, many: Path) -> None:
     assert len(lines) < 120
     assert any("shows what fills most of it" in line for line in lines)
     rows = run("show", many, "--all").stdout.splitlines()[-100_000:]
-    assert (["1", "0"], ["100000", "51199488"]) == (rows[0].split()[:2], rows[-1].split()[:2])
+    assert (["0", "0"], ["99999", "51199488"]) == (rows[0].split()[:2], rows[-1].split()[:2])
 
 
 def test_many_files_are_listed_in_short(run: Cli, tmp_path: Path) -> None:

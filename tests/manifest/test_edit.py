@@ -37,7 +37,7 @@ CASES = {
         "    - {start: 4608, source: b.img}\n"),
     "a block region gets its keys in order": (
         "    size: 1MiB\n    regions:\n      - source: a.img  # here\n        access: ro\n",
-        move("1", 4096),
+        move("0", 4096),
         "    size: 1MiB\n    regions:\n      - start: 4KiB\n        source: a.img  # here\n        access: ro\n"),
     "a new region follows its neighbour's style": (
         "    size: 1MiB\n    regions:\n      -   start: 0\n          source: a.img\n",
@@ -46,7 +46,7 @@ CASES = {
         "      -   start: 64KiB\n          data: {hex: \"00\"}\n"),
     "what would slip gets a start": (
         "    regions:\n    - {source: a.img}\n    - {source: b.img, align: 4096}\n",
-        remove(["1"]),
+        remove(["0"]),
         "    regions:\n    - {start: 4KiB, source: b.img}\n"),
     "a file that would shrink gets a size": (
         "    regions:\n    - {source: a.img}\n    - {source: b.img}\n",
@@ -54,7 +54,7 @@ CASES = {
         "    size: 12KiB\n    regions:\n    - {source: a.img}\n"),
     "the last region leaves an empty list": (
         "    size: 4KiB\n    regions:  # none left\n    # said before\n    - {source: a.img}\n",
-        remove(["1"]),
+        remove(["0"]),
         "    size: 4KiB\n    regions: []  # none left\n    # said before\n"),
     "an empty list becomes a block": (
         "    size: 4KiB\n    regions: []   # soon\n",
@@ -71,7 +71,7 @@ CASES = {
         "      {length: 904, source: b.img}, # two\n      {start: 6000, source: b.img, offset: 1904}\n    ]\n"),
     "a literal block goes with its region": (
         "    size: 1KiB\n    regions:\n    - data:\n        text: |\n          hello\n\n    # end of list\n",
-        assign("1", {"hole": "true"}),
+        assign("0", {"hole": "true"}),
         "    size: 1KiB\n    regions:\n    - length: 6\n      hole: true\n\n    # end of list\n"),
     "the last line may have no end": (
         "    regions:\n    - {source: a.img}",
@@ -80,7 +80,7 @@ CASES = {
     "a key is taken away": (
         "    size: 1MiB\n    regions:\n    - source: a.img\n      # not all of it\n"
         "      length: 512 # why\n      over: true\n",
-        assign("1", {"length": None}),
+        assign("0", {"length": None}),
         "    size: 1MiB\n    regions:\n    - source: a.img\n      # not all of it\n      over: true\n"),
     "merge joins what goes on": (
         "    regions:\n    - {source: a.img, length: 100}\n    # between\n    - {source: a.img, offset: 100}\n",
@@ -130,9 +130,8 @@ SIZED = "    size: 1MiB\n" + PLAIN
 LAYERS = "    regions:\n    - {source: b.img}\n    - {start: 0, source: a.img, length: 1, over: true}\n"
 
 REFUSED: dict[str, tuple[str, Change, str]] = {
-    "no such index": (PLAIN, remove(["3"]), "no region 3; show counts from 1 to 2"),
-    "number 0": (PLAIN, remove(["0"]), "no region 0; show counts from 1 to 2"),
-    "no such item": (PLAIN, remove(["regions[2]"]), "no regions[2]; there are 2, counted from 0"),
+    "no such index": (PLAIN, remove(["2"]), "no region 2; they count from 0 to 1"),
+    "no such item": (PLAIN, remove(["regions[2]"]), "no regions[2]; they count from 0 to 1"),
     "no such start": (PLAIN, remove(["@5000"]), "no region starts at 5000; it lies in regions[1] [4KiB, 12KiB)"),
     "no name": (PLAIN, remove(["-1"]), "'-1' names no region"),
     "two of that start": (LAYERS, remove(["@0"]), "regions[0] and regions[1] start at 0; write which"),
@@ -142,17 +141,17 @@ REFUSED: dict[str, tuple[str, Change, str]] = {
     "cut past the end": (PLAIN, cut(8192, 8192), "[8192, 16384) is empty or ends after the file"),
     "empty cut": (PLAIN, cut(0, 0), "[0, 0) is empty"),
     "insert past the end": (PLAIN, insert(20000, {"length": "1"}), "20000 is after the file's end at 12288"),
-    "past the source": (PLAIN, resize("2", 10000), "length: 10000 reaches past the end of b.img (8192)"),
-    "no length": (PLAIN, resize("2", 0), "length: 0 is less than 1"),
-    "overlap": (PLAIN, move("1", 4096), "overlaps regions[0] [4096, 8192); say over: true to cover it"),
-    "past the size": (SIZED, move("1", 2**20), "1048576 is less than 1052672, where the regions end"),
-    "past the largest offset": (PLAIN, move("1", 2**63 - 1), "after 9223372036854775807"),
+    "past the source": (PLAIN, resize("1", 10000), "length: 10000 reaches past the end of b.img (8192)"),
+    "no length": (PLAIN, resize("1", 0), "length: 0 is less than 1"),
+    "overlap": (PLAIN, move("0", 4096), "overlaps regions[0] [4096, 8192); say over: true to cover it"),
+    "past the size": (SIZED, move("0", 2**20), "1048576 is less than 1052672, where the regions end"),
+    "past the largest offset": (PLAIN, move("0", 2**63 - 1), "after 9223372036854775807"),
     "file too small": (PLAIN, resize_file(5000), "regions[1] [4KiB, 12KiB) would reach past a size of 5000"),
     "no source": (PLAIN, add({"source": "c.img"}), "c.img does not exist"),
     "no kind": (PLAIN, add({"start": "1"}), "a region has exactly one of source, data, hole, error; here none"),
-    "not contiguous": (PLAIN, merge(["1", "2"]), "regions[1] [4KiB, 12KiB) does not go on where regions[0] [0, 4KiB)"),
-    "no such key": (PLAIN, assign("1", {"offset": None}), "regions[0] [0, 4KiB) has no offset"),
-    "bad access": (PLAIN, assign("1", {"access": "rx"}), "access: ro or rw is wanted here, found 'rx'"),
+    "not contiguous": (PLAIN, merge(["0", "1"]), "regions[1] [4KiB, 12KiB) does not go on where regions[0] [0, 4KiB)"),
+    "no such key": (PLAIN, assign("0", {"offset": None}), "regions[0] [0, 4KiB) has no offset"),
+    "bad access": (PLAIN, assign("0", {"access": "rx"}), "access: ro or rw is wanted here, found 'rx'"),
 }
 
 
@@ -169,7 +168,7 @@ def test_numbers_are_those_of_show(directory: Path) -> None:
     """By place, not by the order of the text; a number means the declared region that shows there."""
     text = (HEAD + "    regions:\n    - {start: 4KiB, source: b.img}\n    - {start: 0, source: a.img}\n"
             "    - {start: 1KiB, length: 1KiB, hole: true, over: true}\n")
-    for number, line in (("1", "source: a.img"), ("2", "hole"), ("3", "source: a.img"), ("4", "source: b.img")):
+    for number, line in (("0", "source: a.img"), ("1", "hole"), ("2", "source: a.img"), ("3", "source: b.img")):
         new = edit_text(text, directory / "m.yaml", "f", remove([number])).new
         gone = set(text.splitlines()) - set(new.splitlines())
         assert (1, True) == (len(gone), line in gone.pop())
@@ -178,7 +177,7 @@ def test_numbers_are_those_of_show(directory: Path) -> None:
 def test_invalid_result_names_every_problem(directory: Path) -> None:
     """By path, since the lines of the new text exist nowhere."""
     with pytest.raises(RegionfsError) as caught:
-        edit_text(HEAD + SIZED, directory / "m.yaml", "f", move("1", 2**20))
+        edit_text(HEAD + SIZED, directory / "m.yaml", "f", move("0", 2**20))
     assert (f"{directory}/m.yaml was not changed; it would not be valid:\n"
             "  files.f.size: 1048576 is less than 1052672, where the regions end") == str(caught.value)
 

@@ -70,22 +70,22 @@ ROWS: Sequence[tuple[str, FileSpec, Kernel]] = [
     ("userspace: passthrough needs root", mapped(source(0, MIB)), BARE),
     ("composed: 1 region, read-only, on regular files", mapped(source(0, MIB - 4096)), STOCK),
     ("composed: 1 region, read-only, on regular files", mapped(source(0, MIB), size=MIB + 1), STOCK),
-    ("userspace: region 1 is rw, and a composed file is read-only", mapped(source(0, MIB, rw=True)), STOCK),
+    ("userspace: region 0 is rw, and a composed file is read-only", mapped(source(0, MIB, rw=True)), STOCK),
     # composed
     ("composed: 3 regions, read-only, on regular files",
      mapped(data(0, 446), source(4096, 8192), source(MIB, 700, "b", 512)), STOCK),
     ("composed: 2 regions, read-only, on regular files",
      mapped(source(0, 700), source(700, 100, "b", 512 + 188)), STOCK),
     ("userspace: composed needs root", mapped(source(0, 4096)), BARE),
-    ("userspace: region 3 starts at 700, not on a 512-byte block",
+    ("userspace: region 2 starts at 700, not on a 512-byte block",
      mapped(hole(0, 512), source(512, 100), source(700, 512, "b")), STOCK),
-    ("userspace: region 1 starts at 0, but a is at 700 there: not the same place in a 512-byte block",
+    ("userspace: region 0 starts at 0, but a is at 700 there: not the same place in a 512-byte block",
      mapped(source(0, 512, offset=700)), STOCK),
-    ("userspace: region 2 is rw, and a composed file is read-only",
+    ("userspace: region 1 is rw, and a composed file is read-only",
      mapped(source(0, 512), source(512, 512, "b", rw=True)), STOCK),
-    ("userspace: region 2 is an error region, and a composed file has none",
+    ("userspace: region 1 is an error region, and a composed file has none",
      mapped(source(0, 512), error(512, 512)), STOCK),
-    ("userspace: region 2 lies on the block device disk, not on a regular file",
+    ("userspace: region 1 lies on the block device disk, not on a regular file",
      mapped(source(0, 512), source(512, 512, "disk")), STOCK),
     ("userspace: it has no source region", mapped(data(0, 512), hole(512, 512)), STOCK),
     ("userspace: it has no source region", FileSpec("f", RegionMap(0, [])), STOCK),
@@ -101,13 +101,13 @@ ROWS: Sequence[tuple[str, FileSpec, Kernel]] = [
      mapped(source(0, 512, "disk"), hole(512, 512), source(1024, 512, "disk2", rw=True)), ALL),
     ("userspace: this kernel has no fuse-iomap", whole("disk"), STOCK),
     ("userspace: this kernel has no fuse-iomap", mapped(source(0, 512, "disk")), STOCK),
-    ("userspace: region 2 starts at 700, not on a 512-byte block",
+    ("userspace: region 1 starts at 700, not on a 512-byte block",
      mapped(source(0, 512, "disk"), source(700, 324, "disk")), ALL),
-    ("userspace: region 1 ends at 100, not on a 512-byte block",
+    ("userspace: region 0 ends at 100, not on a 512-byte block",
      mapped(source(0, 100, "disk"), size=512), ALL),
-    ("userspace: region 1 shows disk from 100, not on a 512-byte block",
+    ("userspace: region 0 shows disk from 100, not on a 512-byte block",
      mapped(source(0, 512, "disk", 100)), ALL),
-    ("userspace: region 2 is of kind data, and fuse-iomap only has holes and devices",
+    ("userspace: region 1 is of kind data, and fuse-iomap only has holes and devices",
      mapped(source(0, 512, "disk"), data(512, 512)), ALL),
     ("userspace: its size 700 is not a multiple of 512", mapped(source(0, 512, "disk"), size=700), ALL),
     ("userspace: it shows the same bytes of disk twice, which the kernel caches apart",
@@ -144,7 +144,7 @@ NEIGHBOURS: Sequence[tuple[str, Sequence[FileSpec], dict[str, str]]] = [
     ("a rw region elsewhere keeps a map from being composed",
      [mapped(source(0, 512, "b"), path="map"), mapped(source(0, 512, "b", 512, rw=True), path="rw")],
      {"map": "userspace: its bytes can be written through rw, and a composed file would not see that",
-      "rw": "userspace: region 1 is rw, and a composed file is read-only"}),
+      "rw": "userspace: region 0 is rw, and a composed file is read-only"}),
     ("readers alone do not disturb each other", [A_WHOLE, mapped(source(0, 512), path="map")],
      {"ro": "passthrough: it is the whole of a", "map": "composed: 1 region, read-only, on regular files"}),
     ("a device written through iomap is shown by nobody else, by number, not by node",
@@ -189,7 +189,7 @@ def test_a_forced_mode_that_cannot_be_had() -> None:
     files = [whole(path="fits"), mapped(source(0, 512, rw=True), path="rw"), whole("disk", path="disk")]
     with pytest.raises(ModeError) as caught:
         choices(files, STOCK, (Mode.PASSTHROUGH, Mode.COMPOSED))
-    assert ("rw: no mode of passthrough,composed can serve it: region 1 is rw, and a composed file is read-only\n"
+    assert ("rw: no mode of passthrough,composed can serve it: region 0 is rw, and a composed file is read-only\n"
             "disk: no mode of passthrough,composed can serve it: disk is a block device, and only regular files "
             "can be passed through; it follows the size of disk, and a composed file cannot"
             ) == str(caught.value)

@@ -60,13 +60,13 @@ class RegionTable {
     this.page = Math.max(0, Math.min(page, last));
     const first = this.page * PAGE, shown = rows.slice(first, first + PAGE);
     this.body.replaceChildren(...shown.map((row, at) => this.row(row, first + at)));
-    this.where.textContent = `${first + 1} to ${first + shown.length} of ${grouped(rows.length)}`;
+    this.where.textContent = `${first} to ${first + shown.length - 1} of 0 to ${grouped(rows.length - 1)}`;
     this.back.disabled = this.page === 0, this.next.disabled = this.page === last;
   }
 
   row(row, index) {
     const {map} = this, inSource = data.kinds[row[KIND]] === "source";
-    const go = h("button", {type: "button", "aria-label": `Show region ${index + 1} in the map`}, String(index + 1));
+    const go = h("button", {type: "button", "aria-label": `Show region ${index} in the map`}, String(index));
     go.addEventListener("click", () => { map.strip.focus(); map.choose(index); });
     const number = value => h("td", {class: "number"}, value);
     return h("tr", index === map.chosen ? {"aria-current": "true"} : {}, h("td", {}, go),

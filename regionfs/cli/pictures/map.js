@@ -59,7 +59,7 @@ class FileMap {
     ];
   }
 
-  title(index) { return `Region ${grouped(index + 1)} of ${grouped(this.rows.length)}: ${this.name(index)}`; }
+  title(index) { return `Region ${grouped(index)} of 0 to ${grouped(this.rows.length - 1)}: ${this.name(index)}`; }
 
   // ---- the view
   x(position) { return (position - this.from) / this.span * this.width; }
@@ -225,7 +225,7 @@ class FileMap {
 
   // the chosen region says all; that takes too long for a thousand
   spoken(index, together) {
-    if (together > 1) return `${together} regions drawn together, the longest is region ${index + 1}`;
+    if (together > 1) return `${together} regions drawn together, the longest is region ${index}`;
     if (index !== this.chosen) return this.title(index);
     return `${this.title(index)}. ${this.about(index).map(([key, value]) => `${key} ${value}`).join(", ")}`;
   }

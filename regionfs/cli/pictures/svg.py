@@ -51,7 +51,7 @@ def _bar(item: Pictured, top: int) -> Iterator[str]:
     for index, start, end in _drawn(regions, width):
         region = regions[index]
         x, wide = MARGIN + start / size * width, max((end - start) / size * width, LEAST)
-        yield from _region(region, f"Region {index + 1} of {len(regions)}", x, y, wide, hues.get(region.source, 0))
+        yield from _region(region, f"Region {index} of 0 to {len(regions) - 1}", x, y, wide, hues.get(region.source, 0))
     for part in range(5):
         anchor = ("start", "middle", "middle", "middle", "end")[part]
         yield (f'<text class="scale" x="{MARGIN + part * width / 4:g}" y="{y + BAR + 16}" text-anchor="{anchor}">'
