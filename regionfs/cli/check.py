@@ -10,6 +10,7 @@ import click
 
 from regionfs.cli.common import examples, json_option, load_manifest, print_json, say
 from regionfs.errors import ManifestError
+from regionfs.manifest.told import contents, counted
 
 
 @click.command(epilog=examples("regionfs check disk.yaml", "regionfs check --json manifests/*.yaml"))
@@ -41,17 +42,12 @@ def _report(path: Path) -> dict[str, Any]:
         manifest = load_manifest(path)
     except ManifestError as error:
         return report | {"ok": False, "problems": error.problems}
-    regions = sum(1 if file.regions is None else len(file.regions) for file in manifest.files.values())
-    return report | {"files": len(manifest.files), "regions": regions, "sources": len(manifest.sources)}
+    return report | contents(manifest)
 
 
 def _print(report: dict[str, Any]) -> None:
     for problem in report["problems"]:
         say(str(problem), err=True)
     if report["ok"]:
-        counts = ", ".join(_counted(report[what], what) for what in ("files", "regions", "sources"))
+        counts = counted({what: report[what] for what in ("files", "regions", "sources")})
         say(f"{report['manifest']}: ok ({counts})")
-
-
-def _counted(number: int, plural: str) -> str:
-    return f"{number} {plural[:-1] if number == 1 else plural}"

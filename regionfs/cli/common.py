@@ -43,6 +43,15 @@ class Size(click.ParamType[int]):
             self.fail(str(error), param, ctx)
 
 
+class SizeText(Size):
+    """The same, as it was written."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """The text; wrong usage when it is no number of bytes."""
+        super().convert(value, param, ctx)
+        return value
+
+
 class MountPoint(click.ParamType[Path]):
     """A directory that is not looked at: whoever is mounted there may not answer."""
 
@@ -59,6 +68,7 @@ class MountPoint(click.ParamType[Path]):
 
 
 SIZE = Size()
+SIZE_TEXT = SizeText()
 MOUNT_POINT = MountPoint()
 
 
@@ -77,6 +87,7 @@ def file_argument(*, required: bool = True) -> Callable[[F], F]:
     return click.argument("file", required=required, shell_complete=_complete_file)
 
 
+quiet_option = click.option("-q", "--quiet", is_flag=True, help="Do not say what was written.")
 json_option = click.option("--json", "as_json", is_flag=True, help="Write JSON for programs.")
 
 

@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING
 
 import click
 
-from regionfs.cli.common import examples, say
+from regionfs.cli.common import examples, quiet_option, say
 from regionfs.cli.export import STDOUT, check_target, formats_help
+from regionfs.cli.mounted import tell_written
 from regionfs.errors import RegionfsError, UsageError
 from regionfs.formats.table import FORMATS, HEAD, Format, find, guess
 
@@ -49,13 +50,15 @@ The result is checked as `regionfs check` does before it replaces anything.
               help="The image that IN maps, for formats that do not say.")
 @click.option("--ro", "read_only", is_flag=True, help="Make every region ro, whatever IN says.")
 @click.option("--force", is_flag=True, help="Replace MANIFEST.")
+@quiet_option
 def import_(format_name: str, foreign: Path, out: Path, name: str, source: Path | None, read_only: bool,
-            force: bool) -> None:
+            force: bool, quiet: bool) -> None:
     """Make a manifest of the foreign map IN."""
     from regionfs.formats.values import Foreign
     from regionfs.manifest.describe import dump
     from regionfs.manifest.edit_save import create
     from regionfs.manifest.load import loads
+    from regionfs.manifest.told import contents, counted
     piped = foreign == STDIN or foreign.is_fifo()
     place = Path.cwd() / "stdin" if piped else foreign.absolute()
     row, content = _fetch(format_name, foreign)
@@ -69,6 +72,7 @@ def import_(format_name: str, foreign: Path, out: Path, name: str, source: Path 
     else:
         check_target(manifest, [place, *(spec.path for spec in imported.manifest.sources.values())], force)
         create(manifest, text, force=force)
+        tell_written(out, counted(contents(imported.manifest)), quiet=quiet)
     for note in imported.notes:
         say(note, err=True)
 

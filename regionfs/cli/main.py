@@ -19,6 +19,7 @@ from typing import Any, NamedTuple, NoReturn, cast
 import click
 
 from regionfs import __version__
+from regionfs.cli.names import Group
 from regionfs.errors import ManifestError, RegionfsError
 from regionfs.printable import printable
 
@@ -70,13 +71,15 @@ class Reporting(click.Command):
             raise  # click ends quietly
         except OSError as error:
             _fail(ctx, [f"regionfs: {_described(error)}"], 1)
+        except click.exceptions.NoArgsIsHelpError:
+            raise  # its message is the help page
         except click.UsageError as error:
             raise click.UsageError(printable(error.format_message()), error.ctx) from error
         except KeyboardInterrupt:
             ctx.exit(INTERRUPTED)
 
 
-class Commands(Reporting, click.Group):
+class Commands(Reporting, Group):
     """The commands of a table, each imported when it is called."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
@@ -89,15 +92,6 @@ class Commands(Reporting, click.Group):
             return None
         module, _, function = row.target.partition(":")
         return cast(click.Command, getattr(import_module(module), function))
-
-    def resolve_command(
-        self, ctx: click.Context, args: list[str],
-    ) -> tuple[str | None, click.Command | None, list[str]]:
-        """Refuse an unknown name with the nearest known one."""
-        if args[0] not in COMMANDS and not args[0].startswith("-") and not ctx.resilient_parsing:
-            from regionfs.cli.common import nearest
-            ctx.fail(f"there is no command {args[0]!r}{nearest(args[0], COMMANDS)}")
-        return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """List the commands by the table's own lines."""

@@ -14,7 +14,19 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from regionfs.cli.common import SIZE, F, access, examples, file_argument, manifest_argument, say
+from regionfs.cli.common import (
+    SIZE,
+    SIZE_TEXT,
+    F,
+    access,
+    examples,
+    file_argument,
+    manifest_argument,
+    quiet_option,
+    say,
+)
+from regionfs.cli.mounted import tell_written
+from regionfs.cli.names import Group
 from regionfs.errors import UsageError
 
 if TYPE_CHECKING:
@@ -25,15 +37,16 @@ if TYPE_CHECKING:
 _DATA = ("hex", "base64", "text", "file")
 _WORDS = {"rw": ("access", "rw"), "ro": ("access", "ro"), "hole": ("hole", "true"),
           "error": ("error", "true"), "over": ("over", "true")}
-_REGION = """A REGION is named by its number in show, which counts from 0, such as 2, by its start, such as @1MiB, or as messages
-do: regions[2]."""
+_REGION = """A REGION is named by its number in show, which counts from 0, such as 2, by its start, such as @1MiB, or as
+messages do: regions[2]."""
 _KEYS = """KEY=VALUE are the manifest's own keys: start, length, source, offset, access, align, over, hole,
 error, and hex, base64, text or file for data. rw, hole, error and over may stand alone. Paths are
 relative to the manifest's directory."""
 
 
-@click.group("map", epilog=examples("regionfs map add disk.yaml vm/disk.img start=1MiB source=images/esp.img rw",
-                                    "regionfs map cut --close --dry-run disk.yaml vm/disk.img 1MiB 64KiB"))
+@click.group("map", cls=Group, epilog=examples(
+    "regionfs map add disk.yaml vm/disk.img start=1MiB source=images/esp.img rw",
+    "regionfs map cut --close --dry-run disk.yaml vm/disk.img 1MiB 64KiB"))
 def map_() -> None:
     """Edit the region map of a composite file.
 
@@ -48,7 +61,7 @@ def _editing(name: str, *lines: str, notes: str = "") -> Callable[[F], click.Com
     def decorate(function: F) -> click.Command:
         option = click.option("--dry-run", is_flag=True, help="Show what would change; write nothing.")
         command = map_.command(name, epilog=examples(*lines), help=f"{cleandoc(function.__doc__ or '')}\n\n{notes}")
-        return command(manifest_argument(file_argument()(option(function))))
+        return command(manifest_argument(file_argument()(option(quiet_option(function)))))
     return decorate
 
 
@@ -78,7 +91,8 @@ def rm(regions: tuple[str, ...], **place: Any) -> None:
 def set_(region: str, keys: tuple[str, ...], **place: Any) -> None:
     """Change keys of a region; KEY= takes the key away. Another kind replaces the old one."""
     from regionfs.manifest.edit_ops import assign
-    _edit(assign(region, _parsed(keys)), **place)
+    fields = _parsed(keys)
+    _edit(assign(region, fields), source=fields.get("source"), **place)
 
 
 @_editing("move", "regionfs map move disk.yaml vm/disk.img @1MiB 2MiB",
@@ -112,9 +126,9 @@ def cut(start: int, length: int, close: bool, **place: Any) -> None:
 @_editing("insert", "regionfs map insert data.yaml data.bin 512 source=part.bin",
           "regionfs map insert data.yaml data.bin 0 length=1MiB",
           notes=_KEYS)
-@click.argument("start", type=SIZE)
+@click.argument("start", type=SIZE_TEXT)
 @click.argument("keys", metavar="KEY=VALUE...", nargs=-1, required=True)
-def insert(start: int, keys: tuple[str, ...], **place: Any) -> None:
+def insert(start: str, keys: tuple[str, ...], **place: Any) -> None:
     """Insert a region at START, or a hole when only length= is given.
 
     What follows moves down and the file grows; a region across START is split.
@@ -155,7 +169,8 @@ def merge(regions: tuple[str, ...], **place: Any) -> None:
 
 @map_.command("edit", epilog=examples("EDITOR=nano regionfs map edit disk.yaml"))
 @manifest_argument
-def edit(manifest: Path) -> None:
+@quiet_option
+def edit(manifest: Path, quiet: bool) -> None:
     """Open MANIFEST in $VISUAL or $EDITOR; what does not check is not saved.
 
     The editor gets a copy. Other edits wait until it is closed.
@@ -169,9 +184,24 @@ def edit(manifest: Path) -> None:
             say(f"{manifest}: unchanged", err=True)
         else:
             held.replace(new)
+            tell_written(manifest, _saved(old, new, manifest), quiet=quiet)
 
 
-def _edit(change: Change, *, manifest: Path, file: str, dry_run: bool) -> None:
+def _saved(old: str, new: str, manifest: Path) -> str:
+    """What a person's edit comes to; the old text may not have been valid."""
+    from regionfs.errors import ManifestError
+    from regionfs.manifest.load import loads
+    from regionfs.manifest.told import contents, counted, files_change
+    after = loads(new, manifest)
+    try:
+        return f"saved; {files_change(loads(old, manifest), after)}"
+    except ManifestError:
+        return f"saved; {counted(contents(after))}"
+
+
+def _edit(change: Change, *, manifest: Path, file: str, dry_run: bool, quiet: bool,
+          source: Value | None = None) -> None:
+    """Make the change, say what came of it; `source` is one that a region was given in the place of another."""
     from regionfs.manifest.edit import edit_text
     from regionfs.manifest.edit_save import locked
     with locked(manifest, lambda: _waiting(manifest)) as held:
@@ -183,6 +213,26 @@ def _edit(change: Change, *, manifest: Path, file: str, dry_run: bool) -> None:
                 say(line.rstrip("\n").expandtabs())
         else:
             held.replace(edited.new)
+            tell_written(manifest, _told(edited), quiet=quiet)
+        if isinstance(source, str):
+            _warn_of_rest(edited, source)
+
+
+def _told(edited: Edited) -> str:
+    from regionfs.manifest.told import map_change
+    before, after = edited.before.regions, edited.after.regions
+    assert before is not None
+    assert after is not None
+    return f"{edited.after.path}: {map_change(before, after)}"
+
+
+def _warn_of_rest(edited: Edited, source: str) -> None:
+    """A region keeps its length when it gets another source, which may be larger."""
+    from regionfs.manifest.inspect import inspect_source
+    from regionfs.manifest.told import shortened
+    size = inspect_source(edited.manifest.sources[source].path).size
+    if note := shortened(edited.after, source, size):
+        say(f"{note}: its length is as it was; length= takes that away", err=True)
 
 
 def _waiting(manifest: Path) -> None:

@@ -7,17 +7,22 @@ manifest has been checked by load.
 from __future__ import annotations
 
 import shlex
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from regionfs.cli.common import SIZE, examples, say
+from regionfs.cli.common import SIZE, examples, quiet_option, say
+from regionfs.cli.mounted import tell_written
 from regionfs.errors import RegionfsError, UsageError
 
 if TYPE_CHECKING:
     from regionfs.manifest.edit_new import NewFile
+    from regionfs.manifest.schema import Manifest
+
+SHOWN = 3  # files that are named when they are written
 
 _PATH = click.Path(path_type=Path)
 _DISK_OPTIONS = ("gpt", "mbr", "part", "size", "align", "boot_code", "seed")
@@ -56,7 +61,8 @@ class _Recorded(click.Command):
 @click.option("--from-disk", type=_PATH, metavar="DISK", help="Make a file of each partition.")
 @click.option("--rw", is_flag=True, help="With --concat, --split-set and --from-disk: writes go to the pieces.")
 @click.option("--force", is_flag=True, help="Replace OUT.")
-def stitch(out: Path, force: bool, **options: Any) -> None:
+@quiet_option
+def stitch(out: Path, force: bool, quiet: bool, **options: Any) -> None:
     """Write the manifest OUT: a disk out of partition images, a file out of pieces, or partitions out of a disk.
 
     Paths in it are relative to its directory. The same command gives the same bytes: disk and partition
@@ -65,6 +71,7 @@ def stitch(out: Path, force: bool, **options: Any) -> None:
     from regionfs.manifest.edit_new import compose
     from regionfs.manifest.edit_save import create
     from regionfs.manifest.load import loads
+    from regionfs.manifest.told import contents, counted
     chosen = [name for name in _WAYS if options[name]]
     if len(chosen) != 1:
         raise UsageError(f"stitch makes one thing: one of {', '.join(map(_option, _WAYS))}; "
@@ -77,10 +84,22 @@ def stitch(out: Path, force: bool, **options: Any) -> None:
         raise UsageError(f"{out} exists; --force replaces it")
     files = way(out, options)
     text = compose(files, [f"Made by: regionfs stitch {shlex.join(click.get_current_context().meta['words'])}"])
-    for source in loads(text, out).sources.values():
+    manifest = loads(text, out)
+    for source in manifest.sources.values():
         if out.exists() and out.samefile(source.path):
             raise UsageError(f"{out} is one of the sources; a manifest in its place would destroy it")
     create(out, text, force=force)
+    tell_written(out, f"{', '.join(_shown(manifest))}; {counted(contents(manifest))}", quiet=quiet)
+
+
+def _shown(manifest: Manifest) -> Iterator[str]:
+    """The first of its files, each with its size."""
+    from regionfs.units import human_size
+    for file in islice(manifest.files.values(), SHOWN):
+        assert file.regions is not None
+        yield f"{file.path} ({human_size(file.regions.size)})"
+    if len(manifest.files) > SHOWN:
+        yield "..."
 
 
 def _disk(out: Path, options: dict[str, Any]) -> list[NewFile]:

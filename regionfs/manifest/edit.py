@@ -24,7 +24,7 @@ from regionfs.manifest.load import loads
 from regionfs.manifest.parse import List, Map, Node, Text, parse
 from regionfs.manifest.region import Layer, RegionReader
 from regionfs.manifest.report import Reporter
-from regionfs.manifest.schema import FileSpec
+from regionfs.manifest.schema import FileSpec, Manifest
 from regionfs.manifest.sources import SourceTable
 
 
@@ -36,6 +36,7 @@ class Edited:
     new: str
     before: FileSpec
     after: FileSpec
+    manifest: Manifest  # after
 
 
 def edit_text(text: str, path: Path, file: str, change: Change) -> Edited:
@@ -54,7 +55,7 @@ def edit_text(text: str, path: Path, file: str, change: Change) -> Edited:
     except ManifestError as error:
         raise EditError(f"{path} was not changed; it would not be valid",
                         [f"{problem.path}: {problem.message}" for problem in error.problems]) from None
-    return Edited(text, new, before.files[file], after.files[file])
+    return Edited(text, new, before.files[file], after.files[file], after)
 
 
 def _draft(text: str, path: Path, file: str, place: MapText, spec: FileSpec) -> Draft:

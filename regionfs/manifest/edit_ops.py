@@ -13,7 +13,7 @@ from dataclasses import replace
 from regionfs.errors import UsageError
 from regionfs.manifest.edit_draft import Change, Declared, Draft, Value
 from regionfs.manifest.region import KINDS
-from regionfs.units import MAX_OFFSET, format_size
+from regionfs.units import MAX_OFFSET, format_size, parse_size
 
 
 def add(fields: Mapping[str, Value]) -> Change:
@@ -102,25 +102,27 @@ def cut(start: int, length: int, *, close: bool = False) -> Change:
     return change
 
 
-def insert(start: int, fields: Mapping[str, Value]) -> Change:
-    """A new region, or room when only a length is given, at `start`; what follows moves down."""
+def insert(place: str | int, fields: Mapping[str, Value]) -> Change:
+    """A new region, or room when only a length is given, at `place`, written so; what follows moves down."""
+    start = parse_size(place)
+
     def change(draft: Draft) -> Draft:
         if start > draft.size:
             raise UsageError(f"{start} is after the file's end at {draft.size}; add puts a region there")
         room = set(fields) == {"length"}
-        new = draft.resolve({**fields, "start": str(start), **({"hole": "true"} if room else {})}, 0)
+        new = draft.resolve({**fields, "start": str(place), **({"hole": "true"} if room else {})}, 0)
         length = new.region.length
         _check_end(draft.size + length)
-        moved, place = [], 0
+        moved, index = [], 0
         for one in draft.regions:
             if one.region.start < start:
                 moved.append(one.clip(0, start))
-                place = len(moved)
+                index = len(moved)
             if one.region.end > start:
                 rest = one.clip(start, one.region.end)
                 moved.append(rest.moved(rest.region.start + length))
         if not room:
-            moved.insert(place, new)
+            moved.insert(index, new)
         return replace(draft, regions=tuple(moved), size=draft.size + length)
     return change
 

@@ -33,7 +33,32 @@ def test_help_imports_no_command() -> None:
             "print([name for name in sys.modules if name.startswith(('regionfs.cli.', 'rich', 'yaml'))],"
             " file=sys.stderr)")
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert "['regionfs.cli.main']\n" == done.stderr
+    assert "['regionfs.cli.names', 'regionfs.cli.main']\n" == done.stderr
+
+
+@pytest.mark.parametrize(("words", "usage"), [
+    ("help", "regionfs [OPTIONS] COMMAND"), ("help show", "regionfs show [OPTIONS]"),
+    ("help map add", "regionfs map add [OPTIONS]"), ("map help", "regionfs map [OPTIONS]"),
+    ("map help split", "regionfs map split [OPTIONS]"),
+])
+def test_help_is_a_word_too(run: Cli, words: str, usage: str) -> None:
+    """As people type it."""
+    result = run(*words.split())
+    assert (0, True) == (result.exit_code, result.stdout.startswith(f"Usage: {usage}"))
+
+
+@pytest.mark.parametrize(("words", "message"), [
+    ("shwo", "there is no command 'shwo'; did you mean 'show'?"),
+    ("unmount", "there is no command 'unmount'; did you mean 'umount'?"),
+    ("map spilt", "there is no command 'spilt'; did you mean 'split'?"),
+    ("stitch o.yaml --disk a --disk b --part x", "--disk is given twice; it takes one value"),
+    ("flatten m f o --errors zero --errors refuse", "--errors is given twice; it takes one value"),
+    ("import auto x -o a --output b", "-o/--output is given twice; it takes one value"),
+])
+def test_words_that_mean_nothing(run: Cli, words: str, message: str) -> None:
+    """Near names are offered; the first of two values is not lost without a word."""
+    result = run(*words.split())
+    assert (2, f"Error: {message}") == (result.exit_code, result.stderr.splitlines()[-1])
 
 
 def test_help_lists_every_command(run: Cli) -> None:

@@ -11,7 +11,7 @@ import pytest
 
 from regionfs.manifest.load import load
 from tests.cli.conftest import DISK, MIB, Cli, Command
-from tests.harness import REGIONFS
+from tests.harness import REGIONFS, Mount
 
 FILE = "vm/disk.img"
 
@@ -41,13 +41,65 @@ def rows(manifest: Path) -> list[tuple[int, int, str]]:
     (["rm", FILE, "0", "regions[1]"], "      - {start: 2MiB, source: root, access: rw}"),
 ])
 def test_edit(run: Cli, disk: Path, words: list[str], line: str) -> None:
-    """Each command does what it says, silently."""
+    """Each command does what it says, and says so in a line."""
     result = run("map", words[0], disk, *words[1:])
     if not line:
         assert (2, "regionfs: length is given twice\n") == (result.exit_code, result.stderr)
         return
-    assert (0, "", "") == (result.exit_code, result.stdout, result.stderr)
+    assert (0, "", 1) == (result.exit_code, result.stdout, len(result.stderr.splitlines()))
+    assert result.stderr.startswith(f"{disk}: {FILE}: ")
     assert line in disk.read_text().splitlines()
+
+
+@pytest.mark.parametrize("words, told", [
+    (["split", FILE, "1.5MiB"], "5 -> 6 regions: - [1MiB, 2MiB) esp.img + [1MiB, 1536KiB) esp.img + [1536KiB, 2MiB) "
+                                "esp.img at 512KiB"),
+    (["set", FILE, "2", "access=ro"], "5 regions: - [2MiB, 6MiB) rw root + [2MiB, 6MiB) root"),
+    (["rm", FILE, "4", "3"], "5 -> 3 regions: - [6MiB, 22MiB) hole - [22MiB, 22532KiB) error"),
+    (["resize", FILE, "128MiB"], "size 64MiB -> 128MiB"),
+    (["insert", FILE, "0", "length=1MiB"], "5 regions: - 5 regions + 5 regions; size 64MiB -> 65MiB"),
+    (["set", FILE, "1", "length=1048576"], "the same map in other words"),
+])
+def test_what_an_edit_says(run: Cli, disk: Path, words: list[str], told: str) -> None:
+    """What went and what came, on stderr; nothing with -q."""
+    before = disk.read_text()
+    result = run("map", words[0], disk, *words[1:])
+    assert (0, "", f"{disk}: {FILE}: {told}\n") == (result.exit_code, result.stdout, result.stderr)
+    disk.write_text(before)
+    assert "" == run("map", words[0], "-q", disk, *words[1:]).output
+
+
+def test_a_larger_source_under_the_old_length(run: Cli, disk: Path) -> None:
+    """The region shows a part of it only, which is said; without a length it shows all."""
+    run("map", "set", disk, FILE, "1", "length=1MiB")
+    (disk.parent / "new.img").write_bytes(bytes(3 * MIB))
+    result = run("map", "set", disk, FILE, "1", "source=new.img")
+    told = "[1MiB, 2MiB) shows 1048576 of 3145728 bytes of new.img: its length is as it was; length= takes that away"
+    assert (0, told) == (result.exit_code, result.stderr.splitlines()[1])
+    (disk.parent / "new.img").write_bytes(bytes(MIB))
+    assert 1 == len(run("map", "set", disk, FILE, "1", "source=esp.img").stderr.splitlines())
+
+
+def test_insert_keeps_the_unit_as_typed(run: Cli, disk: Path) -> None:
+    """Of its place as of its length."""
+    run("map", "insert", disk, FILE, "2049s", "source=root", "length=512KB")
+    assert "      - {start: 2049s, length: 512KB, source: root}" in disk.read_text().splitlines()
+
+
+@pytest.mark.mounted
+def test_who_has_it_mounted_is_told_how_to_see_it(run: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An edit of a mounted manifest, also through another name of it, names the command; stitch --force does too."""
+    (tmp_path / "a.img").write_bytes(bytes(8192))
+    monkeypatch.setenv("VISUAL", "sed -i s/4KiB/4095/")
+    with Mount(tmp_path, {"f": {"regions": [{"source": "a.img"}]}}) as mount:
+        other = tmp_path / "other.yaml"
+        other.symlink_to(mount.manifest)
+        hint = f"{mount.path} shows the manifest as it was until: regionfs reload {mount.path}"
+        assert hint == run("map", "split", other, "f", "4KiB").stderr.splitlines()[1]
+        assert hint == run("map", "edit", mount.manifest).stderr.splitlines()[-1]
+        stitched = run("stitch", mount.manifest, "--force", "--file", "g", "--concat", tmp_path / "a.img")
+        assert hint == stitched.stderr.splitlines()[-1]
+    assert 1 == len(run("map", "rm", other, "g", "0").stderr.splitlines())
 
 
 def test_merge_undoes_split(run: Cli, disk: Path) -> None:
