@@ -28,6 +28,7 @@ from regionfs.fs import FileSystem
 from regionfs.modes.choose import Mode
 from regionfs.serve.entries import ENTRY_SECONDS, attr_seconds
 from regionfs.serve.handlers import NAME_MAX
+from regionfs.serve.threads import PAUSE
 
 log = logging.getLogger("regionfs")
 
@@ -125,10 +126,10 @@ class Operations(pyfuse3.Operations):
             opened = await _in_thread(lambda: self._fs.open(ino, flags))
             node = self._fs.file(ino)
             if opened.news is not None:
-                await trio.to_thread.run_sync(_invalidate, ino, True)
+                await _invalidated(ino, attr_only=True)
                 node.told.forgotten(opened.news)
             if node.filled and not opened.keep_cache:
-                await trio.to_thread.run_sync(_invalidate, ino)
+                await _invalidated(ino)
             if not opened.keep_cache:
                 node.fill(opened.stamps if opened.settled else None)
             if flags & os.O_TRUNC:  # libfuse negotiates it: no SETATTR follows
@@ -223,7 +224,7 @@ class Operations(pyfuse3.Operations):
         """Drop the kernel's pages of every other file that shows these bytes; libfuse has no ranges here."""
         others = {other for other, _, _ in self._fs.elsewhere(ino, offset, length)}
         for other in others:
-            await trio.to_thread.run_sync(_invalidate, other)
+            await _invalidated(other)
 
     def _entry(self, found: Attributes) -> pyfuse3.EntryAttributes:
         entry = pyfuse3.EntryAttributes()
@@ -245,7 +246,38 @@ def _invalidate(ino: int, attr_only: bool = False) -> None:
 
 
 async def _in_thread(call: Callable[[], T]) -> T:
-    return await trio.to_thread.run_sync(call)
+    """In another thread; where none can be started in this one, and everybody waits with it."""
+    begun = False
+
+    def work() -> T:
+        nonlocal begun
+        begun = True
+        return call()
+
+    try:
+        return await trio.to_thread.run_sync(work)
+    except RuntimeError:
+        if begun:
+            raise
+        return call()
+
+
+async def _invalidated(ino: int, attr_only: bool = False) -> None:
+    """Invalidate in another thread, for it may wait for answers of this one; as soon as one can be started."""
+    begun = False
+
+    def work() -> None:
+        nonlocal begun
+        begun = True
+        _invalidate(ino, attr_only)
+
+    while True:
+        try:
+            return await trio.to_thread.run_sync(work)
+        except RuntimeError:
+            if begun:
+                raise
+            await trio.sleep(PAUSE)
 
 
 @contextmanager

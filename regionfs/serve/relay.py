@@ -8,6 +8,9 @@ on a dead server), the watchman deposes the leader after a grace period.
 
 Two leaders for a moment do no harm: the kernel gives every request to just one reader. That is why
 no lock is held around reading the device.
+
+A few threads stand by from the beginning. Where no more can be started (RLIMIT_NPROC, pids.max) the
+leader stays, and waits for the disk itself: others wait with it, and nobody gets an error.
 """
 
 from __future__ import annotations
@@ -17,10 +20,13 @@ import time
 from array import array
 from collections.abc import Callable
 
+from regionfs.serve.threads import begin, insist
+
 GRACE = 2_000_000   # ns in one request before the watchman calls another leader
 IDLE = 100_000_000  # ns without anything to watch after which the watchman sleeps
 LIMIT = 256     # threads; when all of them wait for disks the leader has to wait too
 SPARE = 8       # threads that stand by; more of them end
+FIRST = 3       # threads that stand by before the first request
 TURN, SINCE, AWAKE = range(3)  # in Relay.turns
 
 
@@ -41,8 +47,10 @@ class Relay:
 
     def run(self) -> None:
         """Serve with this thread among the others, until end() was called and all have returned."""
-        watchman = threading.Thread(target=self._watch, name="watchman", daemon=True)
-        watchman.start()
+        watchman = insist(self._watch, name="watchman")
+        with self._change:
+            for _ in range(FIRST):
+                self._add()
         self._serve()
         for thread in list(self._threads):
             thread.join()
@@ -100,17 +108,19 @@ class Relay:
         with self._change:
             if self._leader != leader or self._ended:
                 return
-            if not self._idle and len(self._threads) >= LIMIT - 1:
+            if not self._idle and not self._add():
                 return
             self._leader = None
             self.turns[TURN] += 1
             self.turns[SINCE] = 0
-            if self._idle:
-                self._change.notify()
-            else:
-                thread = threading.Thread(target=self._serve, name="server", daemon=True)
-                self._threads.add(thread)
-                thread.start()
+            self._change.notify()
+
+    def _add(self) -> bool:
+        """One more thread, which waits for the lock that the caller holds; False when there is none to be had."""
+        thread = begin(self._serve, name="server") if len(self._threads) < LIMIT - 1 else None
+        if thread is not None:
+            self._threads.add(thread)
+        return thread is not None
 
     def _watch(self) -> None:
         quiet = 0

@@ -29,6 +29,7 @@ from typing import NamedTuple
 from regionfs.modes import iomap
 from regionfs.plan import Mapping
 from regionfs.regions import RegionMap
+from regionfs.serve.threads import begin
 from regionfs.wire import codec, iomap_v7
 from regionfs.wire.iomap_v7 import Io, Notify, UpsertOut
 
@@ -87,14 +88,15 @@ class Upserts:
         with self._lock:
             if self._closed or batch.window in self._waiting:
                 return
+            if self._thread is None:
+                self._thread = begin(self._run, name="upserts")
+            if self._thread is None:  # none to be had: the kernel asks for what it is not told
+                return
             try:
                 self._queue.put_nowait(batch)
             except queue.Full:
                 return
             self._waiting.add(batch.window)
-            if self._thread is None:
-                self._thread = threading.Thread(target=self._run, name="upserts", daemon=True)
-                self._thread.start()
 
     def settle(self) -> None:
         """Wait until everything added so far has been told."""
