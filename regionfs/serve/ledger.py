@@ -16,6 +16,7 @@ stamp, then SLOTS slots of the last four. A slot without handles is free; its ot
 
 from __future__ import annotations
 
+import logging
 import mmap
 import os
 from array import array
@@ -27,6 +28,8 @@ from regionfs.digest import blake2b
 
 if TYPE_CHECKING:
     from regionfs.serve._fast import Table
+
+log = logging.getLogger("regionfs")
 
 JOURNAL = 1 << 14  # of all that is counted while one thread gets to its answer; the loop counts 200 in a millisecond
 SLOTS = 1 << 16
@@ -45,17 +48,35 @@ class Entry(NamedTuple):
     stamp: int
 
 
-class Ledger:
-    """The table in the file at `path`, or in memory only without one. Callers exclude each other."""
+def open_ledger(path: Path) -> int:
+    """The ledger's file at `path`, with all of its room; where the file system has none, memory without a name.
 
-    def __init__(self, path: Path | None = None) -> None:
-        fd = -1 if path is None else os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    So no store into it can fail: that would be a SIGBUS, for this server and for every one after it.
+    """
+    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        os.posix_fallocate(fd, 0, _SIZE)
+    except OSError as error:
+        os.close(fd)
+        log.warning("%s: %s; it is kept in memory, and does not outlive the holder", path, error.strerror)
+        path.unlink(missing_ok=True)
+        fd = os.memfd_create("regionfs-ledger", os.MFD_CLOEXEC)
+        os.ftruncate(fd, _SIZE)
+    return fd
+
+
+class Ledger:
+    """The table in open_ledger's file, or in memory only without one. Callers exclude each other."""
+
+    def __init__(self, place: Path | int | None = None) -> None:
+        """`place`: a path, or a descriptor that stays the caller's."""
+        fd = -1 if place is None else open_ledger(place) if isinstance(place, Path) else place
         try:
-            if fd >= 0:
-                os.ftruncate(fd, _SIZE)
+            if fd >= 0 and os.fstat(fd).st_size < _SIZE:  # an older version made it
+                os.posix_fallocate(fd, 0, _SIZE)
             self._words = memoryview(mmap.mmap(fd, _SIZE)).cast("Q")
         finally:
-            if fd >= 0:
+            if isinstance(place, Path):
                 os.close(fd)
         self._slots = {entry.ino: slot for slot, entry in self._scan()}
         self._used = bytearray(SLOTS)  # 1 for each of them

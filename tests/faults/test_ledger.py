@@ -9,6 +9,8 @@ import errno
 import itertools
 import mmap
 import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -26,6 +28,7 @@ from regionfs.tree import FileNode
 from regionfs.wire.abi import UNIQUE_RESEND, Opcode
 from regionfs.wire.parse import Request
 from regionfs.wire.requests import InHeader, OpenIn
+from tests.harness import PROJECT
 
 REQUESTS = [("open", 2), ("open", 4), ("release", 6), ("release", 8), ("open", 10), ("release", 12)]
 NEXT, ANSWERED, ALIVE = 0, 1, 2  # bytes of the page: the id given last, requests answered, then a flag for each id
@@ -175,3 +178,35 @@ def test_an_open_that_fails_when_it_comes_again(tmp_path: Path) -> None:
 
 def opening(ino: int, unique: int) -> InHeader:
     return InHeader(0, Opcode.OPEN, unique, ino, 0, 0, 1, 0)
+
+
+FILL = """
+import sys
+from pathlib import Path
+from regionfs.serve.ledger import SLOTS, Entry, Ledger, open_ledger
+fd = open_ledger(Path(sys.argv[1]))
+Path(sys.argv[1]).with_name("filler").write_bytes(b"")
+try:
+    with Path(sys.argv[1]).with_name("filler").open("wb") as filler:
+        while True:
+            filler.write(b"x" * 4096)
+            filler.flush()
+except OSError:
+    pass
+ledger = Ledger(fd)
+for ino in range(1, SLOTS + 1):
+    assert ledger.write(ino, Entry(ino, 1, 1, 0))
+assert len(Ledger(fd).entries()) == SLOTS
+"""
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="mounting a tmpfs needs root")
+@pytest.mark.parametrize("size", ["1M", "8M"])
+def test_a_full_file_system_kills_no_server(tmp_path: Path, size: str) -> None:
+    """Neither where the ledger had room when it was made, nor where it had none: no store of it is a SIGBUS."""
+    subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "regionfs-test", tmp_path], check=True)
+    try:
+        done = subprocess.run([sys.executable, "-c", FILL, tmp_path / "ledger"], check=False, cwd=PROJECT, timeout=60)
+    finally:
+        subprocess.run(["umount", "-l", tmp_path], check=True)
+    assert 0 == done.returncode
