@@ -115,3 +115,64 @@ def test_levels_are_those_of_logging() -> None:
     """Every name is one."""
     from regionfs.daemon.logs import LEVELS
     assert [10, 20, 30, 40] == [logging.getLevelNamesMapping()[level.upper()] for level in LEVELS]
+
+
+REPEAT = """
+import logging, os
+from regionfs.daemon import logs
+logs.begin("info", logs.TTY_FORMAT)
+for number in range(COUNT):
+    logging.getLogger("regionfs").error("request %d", number)
+"""
+
+
+def test_what_is_said_again_and_again_is_counted(tmp_path: Path) -> None:
+    """Of a thousand lines of one place the first."""
+    with (tmp_path / "log").open("w+") as log:
+        subprocess.run([sys.executable, "-c", REPEAT.replace("COUNT", "1000")], stderr=log, check=True)
+    assert [f"regionfs: request {number}" for number in range(10)] == (tmp_path / "log").read_text().splitlines()
+
+
+def test_how_often_it_was_said_is_told_later() -> None:
+    """With the first line after the period."""
+    from regionfs.daemon import logs
+    seldom = logs.Seldom()
+
+    def record() -> logging.LogRecord:
+        return logging.LogRecord("regionfs", logging.ERROR, "a.py", 7, "it %s", ("fails",), None)
+
+    assert [True] * logs.OFTEN + [False] * 5 == [seldom.filter(record()) for _ in range(logs.OFTEN + 5)]
+    seldom._seen = {place: (begun - logs.PERIOD - 1, lines) for place, (begun, lines) in seldom._seen.items()}
+    last = record()
+    assert (True, "it fails (and 5 like it before)") == (seldom.filter(last), last.getMessage())
+
+
+def test_a_log_file_is_bounded(tmp_path: Path) -> None:
+    """Its older half goes, by whole lines."""
+    from regionfs.daemon.logs import LARGEST
+    path = tmp_path / "log"
+    path.write_text("old\n" * (LARGEST // 4) + "new\n" * (LARGEST // 8) + "new\n")
+    with path.open("a") as log:
+        subprocess.run([sys.executable, "-c", REPEAT.replace("COUNT", "1")], stderr=log, check=True)
+    text = path.read_text()
+    assert ("new\nnew\n", "new\nregionfs: request 0\n") == (text[:8], text[-24:])
+    assert LARGEST / 2 - 100 < len(text) < LARGEST / 2 + 100
+
+
+@pytest.mark.parametrize("stalls", [False, True])
+def test_a_log_that_takes_nothing_keeps_nobody_waiting(stalls: bool) -> None:
+    """A full disk, a reader that does not read: the process goes on to its end, and succeeds."""
+    reading, writing = os.pipe()
+    if stalls:
+        os.set_blocking(writing, False)
+        with pytest.raises(BlockingIOError):
+            while True:
+                os.write(writing, b"x" * 4096)
+        os.set_blocking(writing, True)
+    log = writing if stalls else os.open("/dev/full", os.O_WRONLY)
+    try:
+        done = subprocess.run([sys.executable, "-c", REPEAT.replace("COUNT", "5")], stderr=log, check=False, timeout=30)
+    finally:
+        for fd in {reading, writing, log}:
+            os.close(fd)
+    assert 0 == done.returncode
