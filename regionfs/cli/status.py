@@ -18,7 +18,10 @@ from regionfs.units import human_size
 @json_option
 @click.option("--prometheus", is_flag=True, help="Write metrics in Prometheus' text format.")
 def status(directory: Path | None, as_json: bool, prometheus: bool) -> None:
-    """Show mounts; per file its mode, reason, opens, and what the daemon served."""
+    """Show mounts; per file its mode, reason, opens, and what the daemon served.
+
+    The exit status is 1 when there is trouble: no daemon, or none that answers or can serve.
+    """
     from regionfs.daemon.start import statuses
     from regionfs.wire.mounts import settle
 
@@ -28,14 +31,15 @@ def status(directory: Path | None, as_json: bool, prometheus: bool) -> None:
     if prometheus:
         from regionfs.cli.prometheus import expose
         emit("\n".join(expose(mounts)) + "\n")
-        return
-    if as_json:
+    elif as_json:
         print_json({"mounts": mounts})
-        return
-    if not mounts:
+    elif not mounts:
         say("no mounts", err=True)
-    for mount in mounts:
-        _print(mount)
+    else:
+        for mount in mounts:
+            _print(mount)
+    if any(mount["trouble"] for mount in mounts):
+        raise SystemExit(1)
 
 
 def _print(mount: dict[str, Any]) -> None:
@@ -43,6 +47,8 @@ def _print(mount: dict[str, Any]) -> None:
                f"{mount['restarts']} restarts")
     if mount["trouble"]:
         say(f"  {mount['trouble']}")
+    if log := mount.get("log"):
+        say(f"  log: {log}")
     rows = [(path, human_size(file["size"]), file["mode"], str(file["opens"]),
              f"{file['reads']} ({human_size(file['read_bytes'])})",
              f"{file['writes']} ({human_size(file['write_bytes'])})", file["reason"])

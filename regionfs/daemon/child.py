@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import subprocess
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
+from regionfs.daemon import control
 from regionfs.daemon.config import MountConfig
 from regionfs.daemon.link import Link
 
@@ -38,6 +40,11 @@ class Child:
         """True while its process has not ended."""
         return self._process.poll() is None
 
+    @property
+    def stopped(self) -> bool:
+        """True when a signal has stopped it."""
+        return control.is_stopped(self.pid)
+
     def fileno(self) -> int:
         """Of the line, for selectors."""
         return self._link.fileno()
@@ -47,22 +54,30 @@ class Child:
         self.say({"serve": config.to_json()})
 
     def say(self, words: dict[str, Any], fds: Sequence[int] = ()) -> bool:
-        """Speak to it; False when it is not there any more."""
+        """Speak to it, without waiting; False when it is not there any more, or takes nothing."""
         try:
-            self._link.send(words, fds)
+            self._link.send(words, fds, wait=False)
         except OSError:  # it just died: its end of the line tells
             return False
         return True
 
     def hear(self) -> tuple[dict[str, Any], list[int]] | None:
-        """Its next words and the descriptors that came along; None when it is gone, or about to be."""
-        return self._link.receive()
+        """Its next words and the descriptors that came along; None when it is gone, or about to be.
+
+        BlockingIOError when it has said nothing, ValueError when what it said is no message.
+        """
+        return self._link.receive(wait=False)
 
     def kill(self) -> None:
         """End it at once."""
         self._process.kill()
 
-    def wait(self) -> int:
-        """Close the line and wait for its end; the status."""
+    def leave(self, seconds: float) -> int | None:
+        """Close the line, and wait so long for its end at most; the status, None when it has not ended yet.
+
+        A thread of it may wait for a disk, and cannot be ended before.
+        """
         self._link.close()
-        return self._process.wait()
+        with suppress(subprocess.TimeoutExpired):
+            return self._process.wait(seconds)
+        return None

@@ -1,23 +1,25 @@
 """The holder: the process that keeps a mount alive. It does almost nothing, so that it does not fail.
 
 It owns the descriptor of /dev/fuse and the control socket, and starts a server that answers
-requests. When the server dies a spare one, which stands by, takes over (serve.ledger, daemon.state);
+requests. When the server dies a spare one, which stands by, takes over (team, serve.ledger, daemon.state);
 no application notices. While none can be started it answers every request with EIO itself. It ends
 when the mount is gone.
 
-    starting --loaded: mount, handshake--> serving --server died--> waiting --backoff--> serving
+    starting --loaded: mount, handshake--> serving --server lost--> waiting --backoff--> serving
         |                                                             |  ^
         failed: tell the caller, leave nothing                 failed: |  | retry, or reload
                                                                        v  |
                                                                       broken (EIO, reason in status)
 
-One thread with a selector; only unmounting, which may wait for a server's write-back, has its own.
+One thread with a selector, which waits for nobody; only unmounting, which may wait for a server's
+write-back, has its own. Whatever fails in a round of the loop is logged, and ends that round's business alone.
 """
 
 from __future__ import annotations
 
 import logging
 import os
+import select
 import selectors
 import signal
 import socket
@@ -29,14 +31,16 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from regionfs.daemon import adopt, control, failure, harden, logs, runtime, sd_notify
+from regionfs.daemon import adopt, failure, harden, logs, runtime, sd_notify
 from regionfs.daemon.broken import Broken
-from regionfs.daemon.child import Child
 from regionfs.daemon.config import MountConfig
+from regionfs.daemon.desk import Desk
 from regionfs.daemon.door import Door
-from regionfs.daemon.place import Place
+from regionfs.daemon.team import Team
+from regionfs.daemon.timers import Timers
 from regionfs.errors import MountError, RegionfsError
 from regionfs.serve.handshake import handshake
+from regionfs.serve.ledger import open_ledger
 from regionfs.wire import device, mounts
 from regionfs.wire.session import Negotiated, VersionError
 
@@ -45,68 +49,79 @@ log = logging.getLogger("regionfs")
 QUICK = 0.1            # seconds; a server that served for less makes the next one wait longer
 LONGEST_WAIT = 5.0     # seconds between two tries to start a server
 TRIES = 5              # servers in a row that die without a word before they serve: then requests get EIO
+PAUSE = 0.05           # seconds after a round that failed, lest one that always fails takes a processor
 
 
 class Holder:
     """One mount from before mount(2) to its end."""
 
-    def __init__(self, config: MountConfig, lock: int, tell: Callable[[dict[str, Any]], None]) -> None:
+    def __init__(self, config: MountConfig, tell: Callable[[dict[str, Any]], None]) -> None:
         self._config = config
-        self._lock = lock                 # our claim of the mount point
-        self._place = Place(config.mountpoint, lock)
         self._tell = tell                 # reports {} when the mount answers, or why it cannot
         self._python = sys.executable     # of the next server
         self._engine = ""
-        self._device = -1
+        self._device = self._ledger = -1
         self._negotiated: Negotiated | None = None
         self._kept: list[int] = []        # descriptors that keep loop devices attached until the mount ends
         self._selector = selectors.DefaultSelector()
-        self._server: Child | None = None
-        self._spare: Child | None = None
+        self._timers = Timers()
+        self._team = Team(self._selector, self._timers, self._hear_server, self._server_gone, self._may_replace)
+        self._desk = Desk()
         self._ready = self._finished = self._ended = False
-        self._started = self._ready_at = self._due = self._wait = 0.0  # monotonic seconds; _wait is a span
+        self._started = self._ready_at = self._wait = 0.0  # monotonic seconds; _wait is a span
         self._restarts = 0
+        self._upgrading = False           # the server's end is no death
         self._trouble: dict[str, Any] = {}  # why no server runs, as failure.describe has it
         self._failures = 0                # servers in a row that did not come to serve
-        self._waiting: list[tuple[dict[str, Any], socket.socket | None]] = []  # requests for a server
-        self._curious: list[tuple[socket.socket | None, dict[str, Any]]] = []  # (who, answer) once one serves
         self._broken: Broken | None = None
         self._mounted = False
         self._answered = False            # the mount has answered once
 
     def run(self) -> int:
         """Hold the mount until it is gone; the exit status."""
-        runtime.announce(self._lock, self._config.mountpoint, self._config.manifest, None)
+        lock = runtime.claim(self._config.mountpoint, self._config.manifest)
         try:
-            if not self._adopt():
-                self._place.clear_dead()
-                runtime.clear_leftovers(*self._config.name)
-            self._listen_to_signals()
-            door = Door(runtime.socket_of(*self._config.name), self._selector, self._obey)
-            self._spawn()
-            while not self._ended:
-                for key, _ in self._selector.select(self._timeout()):
-                    key.data(key.fileobj)
-                if self._server is None and self._due and time.monotonic() >= self._due:
-                    self._spawn()
-            door.close()
-        except BaseException:
+            self._hold()
+        except BaseException as error:
+            if not isinstance(error, RegionfsError):
+                log.exception("%s: the holder fails, and the mount ends", self._config.mountpoint)
             self._unmount_for_good()
             raise
         finally:
             adopt.discard()
-            runtime.clean(*self._config.name)
-            os.close(self._lock)
+            runtime.clean(self._config.mountpoint)
+            os.close(lock)
         return 0 if self._mounted else 1
+
+    def _hold(self) -> None:
+        if not self._adopt():
+            runtime.clear_leftovers(self._config.mountpoint)
+        self._listen_to_signals()
+        door = Door(runtime.socket_of(self._config.mountpoint), self._selector, self._timers, self._obey)
+        self._spawn()
+        while not self._ended:
+            for key, _ in self._selector.select(self._timers.wait()):
+                if self._selector.get_map().get(key.fd) is key:  # nothing before it in this round has ended it
+                    self._do(key.data, key.fileobj)
+            for call in self._timers.due():
+                self._do(call)
+        door.close()
+
+    @staticmethod
+    def _do(call: Callable[..., None], *arguments: Any) -> None:
+        try:
+            call(*arguments)
+        except Exception:
+            log.exception("one round of the holder's loop failed")
+            select.select([], [], [], PAUSE)
 
     def _adopt(self) -> bool:
         """Take over the mount of a holder that died, where a service manager kept its connection."""
-        kept = adopt.take(self._config.mountpoint, runtime.connection_of(*self._config.name))
+        kept = adopt.take(self._config.mountpoint)
         if kept is None:
             return False
         self._device, self._negotiated = kept
         self._engine, self._mounted = "native", True
-        self._config = self._place.note(self._config)
         log.info("%s: the mount of a holder that died is taken over", self._config.mountpoint)
         return True
 
@@ -114,42 +129,23 @@ class Holder:
 
     def _spawn(self) -> None:
         """Let a server begin, the spare one if it is there; it speaks first."""
-        self._due, self._started, self._ready = 0.0, time.monotonic(), False
-        spare, self._spare = self._spare, None
+        self._started, self._ready, self._finished = time.monotonic(), False, False
         try:
-            self._server = spare if spare is not None and spare.runs else Child(self._python)
+            self._team.begin(self._python, self._config)
         except OSError as error:
             self._server_lost({"error": str(error.strerror)})
-            return
-        self._server.serve(self._config)
-        self._selector.register(self._server, selectors.EVENT_READ, self._hear_server)
 
-    def _stand_by(self) -> None:
-        """Have a server ready for the death of the one that serves; without one that takes longer."""
-        if self._replaceable:
-            with suppress(OSError):
-                self._spare = Child(self._python)
+    def _spawn_in(self, seconds: float) -> None:
+        self._timers.set("spawn", seconds, self._spawn)
 
-    def _dismiss_spare(self) -> None:
-        """It has the code of an older version."""
-        if self._spare is not None:
-            self._spare.kill()
-            self._spare.wait()
-            self._spare = None
-
-    def _hear_server(self, server: Any) -> None:
-        received = server.hear()
-        if received is None:
-            self._server_ended()
-            return
-        words, fds = received
+    def _hear_server(self, words: dict[str, Any], fds: list[int]) -> None:
         if "loaded" in words:
             self._begin_service()
         elif "ready" in words:
             self._service_began()
         elif "failed" in words:
             self._trouble = words["failed"]
-            if not self._replaceable:
+            if not self._may_replace():
                 self._give_up(self._trouble)
         elif "manifest" in words:
             self._config = self._config.with_manifest(Path(words["manifest"]))
@@ -164,13 +160,15 @@ class Holder:
         try:
             if not self._mounted:
                 self._mount()
-        except RegionfsError as error:
+            if self._device >= 0 and self._ledger < 0:
+                self._ledger = open_ledger(runtime.ledger_of(self._config.mountpoint))
+        except (RegionfsError, OSError) as error:
             self._give_up(failure.describe(error))
             return
         words: dict[str, Any] = {"engine": self._engine, "resume": resume}
         if self._negotiated is not None:
             words["negotiated"] = self._negotiated.values()
-        self._say(words, [self._device] if self._device >= 0 else [])
+        self._team.say(words, [self._device, self._ledger] if self._device >= 0 else [])
 
     def _mount(self) -> None:
         """Make the connection for the native engine; pyfuse3 makes its own, in the server."""
@@ -179,7 +177,6 @@ class Holder:
             mountpoint = str(self._config.mountpoint)
             self._device = device.mount(mountpoint, self._config.options)
             self._mounted = True
-            self._config = self._place.note(self._config)
             try:
                 self._negotiated = handshake(self._device, self._config.wanted())
             except VersionError as error:
@@ -191,56 +188,53 @@ class Holder:
 
     def _service_began(self) -> None:
         self._ready, self._ready_at, self._trouble, self._failures = True, time.monotonic(), {}, 0
+        self._upgrading = False
         if self._broken is not None:
             self._broken.close()
             self._broken = None
-        self._satisfy(None)
+        self._desk.keep_promises(None)
         self._ask_again()
         if self._answered:
             log.info("a new server took over after %.0f ms", 1000 * (time.monotonic() - self._started))
         else:
             self._mount_answers()
-        self._stand_by()
+        if self._may_replace():
+            self._team.stand_by(self._python)
 
     def _mount_answers(self) -> None:
         self._mounted = self._answered = True
-        if self._place.mount is None:
-            self._config = self._place.note(self._config)
-        if mount := self._place.mount:
+        if mount := mounts.find(self._config.mountpoint):
             mounts.raise_readahead(mount.device)
-            if self._negotiated is not None:
-                adopt.keep(mount, runtime.connection_of(*self._config.name), self._device, self._negotiated)
+        if self._negotiated is not None:
+            adopt.keep(self._config.mountpoint, self._device, self._negotiated)
         self._tell({})
 
-    def _server_ended(self) -> None:
-        """The line is cut: the server is gone, or about to be."""
-        assert self._server is not None
-        self._selector.unregister(self._server)
-        status = self._server.wait()
-        self._server = None
+    def _server_gone(self, why: str) -> None:
         if self._finished:
             self._ended = True
         else:
-            self._server_lost(self._trouble or {"error": f"the server ended with status {status}"})
+            self._server_lost(self._trouble or {"error": why})
 
     def _server_lost(self, why: dict[str, Any]) -> None:
-        if not self._replaceable:
+        if not self._may_replace():
             self._give_up(why)
             return
-        self._restarts += 1
-        now = time.monotonic()
-        served = self._ready and now - self._ready_at > QUICK
-        self._wait = 0.0 if served else min(LONGEST_WAIT, max(0.05, 2 * self._wait))
-        self._due = now + self._wait
+        upgraded = self._upgrading and self._ready
+        self._restarts += not upgraded
+        served = self._ready and time.monotonic() - self._ready_at > QUICK
+        self._wait = 0.0 if served or upgraded else min(LONGEST_WAIT, max(0.05, 2 * self._wait))
+        self._spawn_in(self._wait)
         if self._ready:
-            log.warning("%s; starting another", failure.for_log(why))
+            log.log(logging.INFO if upgraded else logging.WARNING, "%s; starting another", failure.for_log(why))
         elif self._python != sys.executable:
             log.error("%s: %s; back to %s", self._python, failure.for_log(why), sys.executable)
-            self._python, self._due, self._trouble = sys.executable, now, {}
-            self._dismiss_spare()
-            self._satisfy(why)
+            self._python, self._trouble = sys.executable, {}
+            self._spawn_in(0.0)
+            self._team.dismiss_spare()
+            self._desk.keep_promises(why)
         else:
             self._start_failed(why)
+        self._ready = False
 
     def _start_failed(self, why: dict[str, Any]) -> None:
         """A server said that it cannot serve, or too many were killed before they did: say so to everybody."""
@@ -251,11 +245,10 @@ class Holder:
         if self._broken is None:
             log.error("no server can be started: %s; requests get EIO meanwhile", failure.for_log(why))
             self._broken = Broken(self._device, self._selector, self._gone)
-        self._satisfy(why)
+        self._desk.keep_promises(why)
         self._ask_again()
 
-    @property
-    def _replaceable(self) -> bool:
+    def _may_replace(self) -> bool:
         """True when another server can take over: not before the first, and libfuse's connection dies with its own."""
         return self._answered and self._engine != "pyfuse3"
 
@@ -267,10 +260,6 @@ class Holder:
     def _gone(self) -> None:
         self._ended = True
 
-    def _say(self, words: dict[str, Any], fds: list[int]) -> bool:
-        """Speak to the server; False when it is not there."""
-        return self._server is not None and self._server.say(words, fds)
-
     # clients
 
     def _obey(self, request: dict[str, Any], client: socket.socket) -> None:
@@ -280,10 +269,10 @@ class Holder:
                        "dry_run": bool(request.get("dry_run"))}, client)
         elif command == "upgrade":
             self._upgrade(request.get("python") or sys.executable, client)
-        elif command in ("status", "sync"):
+        elif command == "status":
             self._ask({"command": command}, client)
         else:
-            control.reply(client, {"error": "no such command; known are status, sync, reload, upgrade"})
+            self._desk.reply(client, {"error": "no such command; known are status, reload, upgrade"})
 
     def _ask(self, words: dict[str, Any], client: socket.socket | None) -> None:
         """Pass a request on to the server, which answers the client; to the next one while none is ready.
@@ -291,110 +280,111 @@ class Holder:
         Without a server that could answer, do here what can be done. No client: a signal's request.
         """
         if self._broken is not None and words["command"] == "status":
-            self._reply(client, self._status())
-        elif self._broken is not None and words["command"] == "sync":
-            self._reply(client, failure.describe(MountError(f"no server runs: {self._trouble['error']}")))
+            self._desk.reply(client, self._status())
         elif self._broken is not None:
             self._recover(words, client)
-        elif self._ready and self._say({**words, "holder": self._status()}, [client.fileno()] if client else []):
+        elif self._ready and self._team.say({**words, "holder": self._status()}, [client.fileno()] if client else []):
             if client is not None:
                 client.close()
         else:
-            self._waiting.append((words, client))
+            self._desk.park(words, client)
 
     def _ask_again(self) -> None:
         """A server is ready, or there will be none soon."""
-        waiting, self._waiting = self._waiting, []
-        for words, client in waiting:
+        for words, client in self._desk.take():
             self._ask(words, client)
-
-    def _reply(self, client: socket.socket | None, answer: dict[str, Any]) -> None:
-        if client is not None:
-            control.reply(client, answer)
-        elif "error" in answer:
-            log.error("%s", failure.for_log(answer))
 
     def _status(self) -> dict[str, Any]:
         return {"mountpoint": str(self._config.mountpoint), "manifest": str(self._config.manifest),
-                "engine": self._engine, "pid": self._server.pid if self._server else None, "holder_pid": os.getpid(),
-                "restarts": self._restarts, "device": self._config.device, "trouble": self._trouble.get("error", ""),
-                "files": {}}
+                "engine": self._engine, "pid": self._team.pid, "holder_pid": os.getpid(), "restarts": self._restarts,
+                "trouble": self._trouble.get("error", ""), "log": logs.place(), "files": {}}
 
     def _upgrade(self, python: str, client: socket.socket) -> None:
         """Replace the server as if it had died, by that of another interpreter."""
         if self._engine == "pyfuse3":
-            control.reply(client, failure.describe(
+            self._desk.reply(client, failure.describe(
                 MountError("the pyfuse3 engine cannot be upgraded; unmount and mount again")))
             return
         self._python = python
-        self._dismiss_spare()
-        self._curious.append((client, {"upgraded": True}))
-        self._due, self._wait = time.monotonic(), 0.0
-        if self._server is not None:
-            self._server.kill()
+        self._team.dismiss_spare()
+        self._desk.promise(client, {"upgraded": True})
+        self._upgrading, self._wait = self._ready, 0.0
+        if self._team.pid is None:
+            self._spawn_in(0.0)
+        self._team.kill()
 
     def _recover(self, words: dict[str, Any], client: socket.socket | None) -> None:
         """No server could be started from what the last one left: begin anew with a manifest."""
         if words["dry_run"]:
-            self._reply(client, failure.describe(MountError(f"no server runs: {self._trouble['error']}")))
+            self._desk.reply(client, failure.describe(MountError(f"no server runs: {self._trouble['error']}")))
             return
         # inode numbers that were never given: the kernel may hold the others, and what they showed
         self._config = self._config.begin_anew(Path(words["manifest"]), time.time_ns())
-        runtime.forget_layers(*self._config.name)
-        self._curious.append((client, {"unchanged": 0, "recovering": True}))
-        self._due, self._wait = time.monotonic(), 0.0
-
-    def _satisfy(self, trouble: dict[str, Any] | None) -> None:
-        """Tell those who wait for it how a server's start went."""
-        curious, self._curious = self._curious, []
-        for client, answer in curious:
-            self._reply(client, trouble or answer)
+        stem = runtime.stem_of(self._config.mountpoint)
+        for path in (*stem.parent.glob(f"{stem.name}.layer-*"), stem.with_suffix(".index")):
+            path.unlink(missing_ok=True)
+        self._desk.promise(client, {"unchanged": 0, "recovering": True})
+        self._wait = 0.0
+        if self._team.pid is None:
+            self._spawn_in(0.0)
 
     # signals and the end
 
     def _listen_to_signals(self) -> None:
         wake, self._wake = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         signal.set_wakeup_fd(self._wake, warn_on_full_buffer=False)
-        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD):
             signal.signal(number, lambda *_: None)
         self._selector.register(wake, selectors.EVENT_READ, self._hear_signals)
 
     def _hear_signals(self, wake: Any) -> None:
         for number in os.read(wake, 64):
-            if number == signal.SIGHUP:
+            if number == signal.SIGCHLD:
+                self._team.look()
+            elif number == signal.SIGHUP:
                 self._ask({"command": "reload", "manifest": str(self._config.manifest), "dry_run": False}, None)
             elif not self._mounted:
                 self._give_up({"error": "interrupted"})
             else:
                 sd_notify.notify("STOPPING=1")
-                threading.Thread(target=self._place.unmount, daemon=True).start()
+                self._unmount_beside()
+
+    def _unmount_beside(self) -> None:
+        try:
+            threading.Thread(target=self._unmount, daemon=True).start()
+        except RuntimeError:  # no thread left: what waits for nobody is done here
+            log.warning("no thread can be started; the mount is detached")
+            device.unmount(str(self._config.mountpoint), lazy=True)
+
+    def _unmount(self) -> None:
+        """Unmount; a busy mount is detached, and served until its last file is closed."""
+        try:
+            device.unmount(str(self._config.mountpoint))
+        except RegionfsError as error:
+            log.warning("%s; it is detached, files still open are served until they are closed", error)
+            with suppress(RegionfsError):
+                device.unmount(str(self._config.mountpoint), lazy=True)
 
     def _unmount_for_good(self) -> None:
-        """Nothing of ours stays mounted."""
-        self._place.abandon()
-        if self._engine == "pyfuse3" and self._place.mount is None:  # its server may have mounted before it failed
+        """Nothing stays mounted."""
+        if self._mounted or mounts.find(self._config.mountpoint):
             with suppress(RegionfsError):
-                self._place.clear_dead()
+                device.unmount(str(self._config.mountpoint), lazy=True)
         if self._device >= 0:
             os.close(self._device)
             self._device = -1
         self._mounted = False
 
-    def _timeout(self) -> float | None:
-        if self._server is None and self._due:
-            return max(0.0, self._due - time.monotonic())
-        return None
 
-
-def hold(config: MountConfig, lock: int, tell: Callable[[dict[str, Any]], None], log_format: str) -> int:
-    """Hold a mount in this process until it is gone; the exit status. `lock` is its claim, runtime.claim.
+def hold(config: MountConfig, tell: Callable[[dict[str, Any]], None], log_format: str) -> int:
+    """Hold a mount in this process until it is gone; the exit status.
 
     `tell` gets {} once the mount answers, or failure.describe's values when it cannot be made.
     """
     logs.begin(config.log_level, log_format)
     try:
         harden.give_up(harden.ALWAYS | harden.KERNEL | harden.IOMAP)
-        return Holder(config, lock, tell).run()
+        return Holder(config, tell).run()
     except (RegionfsError, OSError) as error:
         tell(failure.describe(error))
         return 1

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import socket
+from array import array
 from collections.abc import Sequence
 from typing import Any
 
@@ -37,19 +38,36 @@ class Link:
         """For selectors."""
         return self._socket.fileno()
 
-    def send(self, message: dict[str, Any], fds: Sequence[int] = ()) -> None:
-        """Send a message and copies of `fds`. OSError when the other end is gone."""
-        socket.send_fds(self._socket, [json.dumps(message).encode()], list(fds))
+    def send(self, message: dict[str, Any], fds: Sequence[int] = (), *, wait: bool = True) -> None:
+        """Send a message and copies of `fds`. OSError when the other end is gone.
 
-    def receive(self) -> tuple[dict[str, Any], list[int]] | None:
-        """The next message and its descriptors, close-on-exec; None when the other end is gone."""
+        Without `wait` BlockingIOError when the other end has not taken what was sent before.
+        """
+        rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array("i", fds))] if fds else []
+        # not send_fds() and recv_fds(): Python's take flags, and leave them out
+        self._socket.sendmsg([json.dumps(message).encode()], rights, 0 if wait else socket.MSG_DONTWAIT)
+
+    def receive(self, *, wait: bool = True) -> tuple[dict[str, Any], list[int]] | None:
+        """The next message and its descriptors, close-on-exec; None when the other end is gone.
+
+        Without `wait` BlockingIOError when there is none yet. ValueError when it is no message.
+        """
+        flags = socket.MSG_CMSG_CLOEXEC | (0 if wait else socket.MSG_DONTWAIT)
+        room = socket.CMSG_SPACE(_FDS * array("i").itemsize)
         try:
-            data, fds, _, _ = socket.recv_fds(self._socket, LIMIT, _FDS)
+            data, rights, _, _ = self._socket.recvmsg(LIMIT, room, flags)
         except ConnectionResetError:
             return None
-        for fd in fds:
-            os.set_inheritable(fd, False)
-        return (json.loads(data), fds) if data else None
+        fds = array("i")
+        for level, kind, payload in rights:
+            if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
+                fds.frombytes(payload[:len(payload) - len(payload) % fds.itemsize])
+        try:
+            return (json.loads(data), list(fds)) if data else None
+        except ValueError:
+            for fd in fds:
+                os.close(fd)
+            raise
 
     def close(self) -> None:
         """Close this end."""

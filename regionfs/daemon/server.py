@@ -19,7 +19,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from regionfs.daemon import control, failure, harden, logs, memory, runtime
+from regionfs.daemon import control, failure, harden, heart, logs, memory, runtime
 from regionfs.daemon.config import MountConfig
 from regionfs.daemon.link import Link
 from regionfs.daemon.reload import build, compare, stale_names
@@ -30,6 +30,7 @@ from regionfs.manifest.schema import Manifest
 from regionfs.modes.choose import Ability, Choice, Kernel, Mode, choose_all
 from regionfs.modes.loop import attach_loops
 from regionfs.modes.probe import probe, probe_iomap
+from regionfs.serve.threads import begin, insist
 from regionfs.source import inspect_sources
 from regionfs.wire import device, mounts
 from regionfs.wire.session import Negotiated
@@ -39,7 +40,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("regionfs")
 
-INSIDE = "lies inside this very mount, of {}: nothing can be made of itself"
+ANSWERS = 32  # requests answered at once; the others wait with the holder
 
 
 class Server:
@@ -48,13 +49,14 @@ class Server:
     def __init__(self, link: Link, config: MountConfig) -> None:
         self._link = link
         self._config = config
-        self._store = Store(runtime.stem_of(*config.name))
+        self._store = Store(runtime.stem_of(config.mountpoint))
         self._native: Native | None = None
         self._kernel: Kernel
         self._layer: Layer
         self._loops: list[Path] = []       # devices attached for sources
         self.fs: FileSystem
         self._changing = threading.Lock()  # one reload or renewal at a time
+        self._places = threading.Semaphore(ANSWERS)
 
     def run(self) -> None:
         """Load, report, serve as the holder says, until the mount or the holder is gone."""
@@ -65,7 +67,7 @@ class Server:
             return
         words, fds = message
         serve = self._start(words, fds, number)
-        threading.Thread(target=self._serve, args=(serve,), name="engine").start()
+        insist(self._serve, serve, name="engine")
         self._link.send({"ready": True})
         self._listen()
 
@@ -77,19 +79,15 @@ class Server:
         if layer is not None:
             self._loops = [spec.device for spec in layer.manifest.sources.values() if spec.device is not None]
             return layer, self._store.index.current
-        layer = self._read(self._config.manifest, self._config.device)
+        layer = self._read(self._config.manifest)
         self._store.begin(layer.manifest, self._config.generation)
         return layer, self._store.add(layer)
 
-    def _read(self, path: Path, own: int) -> Layer:
-        """A manifest and its sources as they are. Raises ManifestError, SourceError, MountError.
-
-        `own` is the st_dev of the mount, 0 before there is one: a call on what lies in there would wait for us.
-        """
+    def _read(self, path: Path) -> Layer:
+        """A manifest and its sources as they are. Raises ManifestError, SourceError, MountError."""
         from regionfs.manifest.load import load
-        confine, inside = self._config.confine, mounts.ways_into(own) if own else lambda path: False
-        manifest = load(path if confine is None or inside(path) else path.parent.resolve() / path.name, confine=confine,
-                        avoid=lambda path: INSIDE.format(self._config.mountpoint) if inside(path) else "")
+        confine = self._config.confine
+        manifest = load(path if confine is None else path.parent.resolve() / path.name, confine=confine)
         self._check_sources(manifest)
         manifest = self._with_loops(manifest)
         return Layer(manifest, inspect_sources(manifest), time.time_ns())
@@ -122,6 +120,8 @@ class Server:
         from regionfs.serve.ledger import Ledger
         from regionfs.serve.native import Server as Native
         fd, negotiated = fds[0], Negotiated.from_values(words["negotiated"])
+        # a holder of an older version leaves the ledger to us
+        ledger = fds[1] if len(fds) > 1 else runtime.ledger_of(self._config.mountpoint)
 
         def trial(source: int) -> None:
             if not negotiated.passthrough:
@@ -129,8 +129,7 @@ class Server:
             device.Registry(fd).trial(source)
 
         self._make_fs(_abilities(negotiated, trial), number)
-        ledger = Ledger(runtime.ledger_of(*self._config.name))
-        self._native = native = Native(self.fs, fd, negotiated, ledger,
+        self._native = native = Native(self.fs, fd, negotiated, Ledger(ledger),
                                        before_first=self._raise_read_ahead, poll=self._config.poll)
         self.fs.knows = native.forget_attributes  # which says so
         self._store.revive(self.fs)
@@ -187,8 +186,9 @@ class Server:
     def _listen(self) -> None:
         """Answer what the holder passes on. Without a holder nobody keeps the mount: flush and end."""
         while (message := self._link.receive()) is not None:
-            words, fds = message
-            threading.Thread(target=self._answer, args=(words, fds), name="answer", daemon=True).start()
+            self._places.acquire()
+            if not begin(self._answer, *message, name="answer"):
+                self._answer(*message)
         log.error("the holder is gone; the mount ends")
         self._flush()
         os._exit(1)
@@ -206,6 +206,7 @@ class Server:
             control.reply(client, answer)
         if not fds and "error" in answer:
             log.error("%s", failure.for_log(answer))
+        self._places.release()
 
     def status(self, words: dict[str, Any]) -> dict[str, Any]:
         """The mount's entry of `status --json`, DESIGN section 8; `words` bring what the holder knows."""
@@ -229,7 +230,7 @@ class Server:
         if self._native is None:
             raise MountError("the pyfuse3 engine cannot reload; unmount and mount again")
         with self._changing:
-            layer = self._read(Path(words["manifest"]), words["holder"].get("device", 0))
+            layer = self._read(Path(words["manifest"]))
             choices = self._choices(layer)
             difference = compare(self.fs, layer.manifest, layer.facts, choices)
             if not words["dry_run"]:
@@ -254,16 +255,11 @@ class Server:
                      len(difference.removed), len(difference.changed))
         return difference.describe()
 
-    def sync(self, _: dict[str, Any]) -> dict[str, Any]:
-        """Put on disk what was written; whether the mount is still there, here or elsewhere."""
-        self.fs.sync()
-        return {"serving": any(map(device.is_connected, device.descriptors()))}
-
     def _record(self) -> None:
         with self._changing:
             self._store.record(self.fs.tree)
 
-    _commands = {"status": status, "sync": sync, "reload": reload}  # noqa: RUF012  # a constant table
+    _commands = {"status": status, "reload": reload}  # noqa: RUF012  # a constant table
 
 
 def _abilities(negotiated: Negotiated, trial: Callable[[int], None]) -> Kernel:
@@ -299,6 +295,11 @@ def main() -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))  # a descriptor for each source
     try:
         harden.give_up(_needed(config))
+        if (beating := heart.beat()) is not None:
+            link.send({"heart": True}, [beating])
+            os.close(beating)
+        else:
+            link.send({"heart": False})
         Server(link, config).run()
     except (RegionfsError, OSError) as error:
         link.send({"failed": failure.describe(error)})

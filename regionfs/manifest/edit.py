@@ -19,7 +19,6 @@ from regionfs.manifest.edit_draft import FLAGS, Change, Declared, Draft, Value
 from regionfs.manifest.edit_render import render
 from regionfs.manifest.edit_text import MapText, find_map
 from regionfs.manifest.inline import InlineReader
-from regionfs.manifest.inspect import Way
 from regionfs.manifest.load import loads
 from regionfs.manifest.parse import List, Map, Node, Text, parse
 from regionfs.manifest.region import Layer, RegionReader
@@ -103,10 +102,10 @@ class _Reader:
 
     def _read(self, items: list[Node], report: Reporter) -> list[Layer]:
         directory = self._path.absolute().parent
-        sources = SourceTable(report, directory, Way())
+        sources = SourceTable(report, directory)
         if "sources" in self._root.entries:
             sources.declare(self._root.entries["sources"][1])
-        reader = RegionReader(report, sources, InlineReader(report, directory, Way()), "")
+        reader = RegionReader(report, sources, InlineReader(report, directory), "")
         return reader.layers(List(items, 1, 1))
 
 
