@@ -44,8 +44,8 @@ class InstallData(install_data):
 ring = liburing()
 loop = Extension(
     "regionfs.serve._fast",
-    files("attributes bulk handles ledger loop module opens replies sources table turns windows", "c"),
-    depends=files("attributes bulk ledger loop opens replies requests table turns windows", "h"),
+    files("attributes bulk handles ledger loop module opens replies sources table turns underway windows", "c"),
+    depends=files("attributes bulk ledger loop opens replies requests table turns underway windows", "h"),
     define_macros=[("_GNU_SOURCE", None), ("_FILE_OFFSET_BITS", "64")] + [("HAVE_LIBURING", None)] * ring,
     libraries=["uring"] * ring,
     extra_compile_args=["-O2", "-Wall", "-Wextra", "-Wno-missing-field-initializers"], optional=True)

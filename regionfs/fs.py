@@ -218,6 +218,11 @@ class FileSystem:
         """The descriptor of a passthrough file's one source."""
         return _fd(node, node.spec.sources[0])
 
+    def writes_whole(self, ino: int) -> bool:
+        """Whether an inode is all of one source, which may be written."""
+        node = self.tree.nodes.get(ino)
+        return isinstance(node, FileNode) and node.spec.whole is not None and node.spec.writable
+
     def source_fds(self, node: FileNode) -> dict[str, int]:
         """Descriptors of all its sources, by key."""
         return {key: _fd(node, key) for key in node.spec.sources}

@@ -223,16 +223,6 @@ class Handlers:
         return self._iomap.inode_flags(ino) if self._iomap is not None else 0
 
 
-def written_range(request: Request, size: int) -> tuple[int, int] | None:
-    """(offset, length) of bytes that this SETATTR or FALLOCATE, now done, has changed; `size` is the file's before."""
-    match request.body:
-        case FallocateIn(offset=offset, length=length):
-            return offset, length
-        case SetattrIn(valid=valid, size=start) if valid & abi.SetattrValid.SIZE:
-            return min(start, size), max(start, size) - min(start, size) or 1
-    return None
-
-
 def _done(request: Request) -> bytes:
     return b""
 

@@ -12,6 +12,7 @@ for the inodes that were handed to it, and Python's as well, so that they exclud
 
 Layout, in 8-byte words: journal position, JOURNAL records of unique, ino, backing id, handles,
 stamp, then SLOTS slots of the last four. A slot without handles is free; its other words change only then.
+Behind them are the tasks of underway.py.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from regionfs.digest import blake2b
+from regionfs.serve import underway
 
 if TYPE_CHECKING:
     from regionfs.serve._fast import Table
@@ -36,7 +38,8 @@ SLOTS = 1 << 16
 WORDS = 4  # per slot; a record has the request's unique before them
 _RECORD = 1 + WORDS
 _FIRST = 1 + JOURNAL * _RECORD
-_SIZE = 8 * (_FIRST + SLOTS * WORDS)
+_TASKS = _FIRST + SLOTS * WORDS
+_SIZE = 8 * (_TASKS + underway.SIZE)
 
 
 class Entry(NamedTuple):
@@ -78,6 +81,8 @@ class Ledger:
         finally:
             if isinstance(place, Path):
                 os.close(fd)
+        #: what other requests change, while they are under way
+        self.underway = underway.Underway(self._words[_TASKS:])
         self._slots = {entry.ino: slot for slot, entry in self._scan()}
         self._used = bytearray(SLOTS)  # 1 for each of them
         for slot in self._slots.values():
@@ -95,7 +100,8 @@ class Ledger:
 
     def share(self, table: Table) -> None:
         """Let a loop write beside us."""
-        table.share(self._words, JOURNAL)
+        table.share(self._words[:_TASKS], JOURNAL)
+        self.underway.share(table)
         self._table = table
 
     def entries(self) -> list[Entry]:
@@ -204,7 +210,7 @@ class Ledger:
     def _scan(self) -> Iterator[tuple[int, Entry]]:
         if not self._words[0]:  # nothing was ever written: no page of it need be there
             return
-        handles = self._words[_FIRST + 2::WORDS].tolist()
+        handles = self._words[_FIRST + 2:_TASKS:WORDS].tolist()
         for slot, count in enumerate(handles):
             if count:
                 yield slot, Entry(*self._words[_at(slot):_at(slot) + WORDS].tolist())

@@ -11,9 +11,9 @@ from __future__ import annotations
 import errno
 import logging
 import mmap
-import os
 from collections import deque
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from functools import partial
 
 from regionfs.errors import ProtocolError, RegionfsError
@@ -21,13 +21,16 @@ from regionfs.execute import NOWAIT
 from regionfs.fs import FileSystem
 from regionfs.serve.backing import Backings
 from regionfs.serve.fast import FastPath
-from regionfs.serve.handlers import TOUCH_DISK, Handlers, written_range
+from regionfs.serve.handlers import TOUCH_DISK, Handlers
 from regionfs.serve.iomap import IomapSession
 from regionfs.serve.late import Late
 from regionfs.serve.ledger import Ledger
+from regionfs.serve.once import CHANGES, Once, resent
 from regionfs.serve.relay import Relay
+from regionfs.serve.underway import NONE
 from regionfs.sharing import Span
 from regionfs.tree import FileNode
+from regionfs.units import MAX_OFFSET
 from regionfs.wire import abi, codec, device
 from regionfs.wire.abi import NotifyCode, Opcode
 from regionfs.wire.codec import OUT_HEADER, OUT_HEADER_SIZE
@@ -39,7 +42,6 @@ log = logging.getLogger("regionfs")
 
 _SILENT = frozenset({Opcode.FORGET, Opcode.BATCH_FORGET})  # requests that get no reply
 _SEE_ALL = frozenset({Opcode.OPEN, Opcode.FSYNC, Opcode.SYNCFS})  # what was written back shows everywhere after
-_CHANGING = frozenset({Opcode.SETATTR, Opcode.FALLOCATE})  # bytes of a file
 _VERSIONED = 32  # FUSE 7.32, Linux 5.10: the kernel keeps no answer that was asked for before INVAL_INODE
 _OPEN_OUT = codec.LAYOUTS[OpenOut]
 _OPEN, _READ, _WRITE = int(Opcode.OPEN), int(Opcode.READ), int(Opcode.WRITE)
@@ -70,6 +72,9 @@ class Server:
         self._handlers = Handlers(fs, self._backings, lambda ino: self._drop([Span(ino, 0, 0)]),
                                   self._forget_at_open, self.iomap)
         self._relay = Relay(self._lead)
+        self._once = Once(fs, ledger.underway, self._relay.step_down)
+        self._resent: deque[bytes] = deque()  # what a dead server left unanswered
+        self._resends = negotiated.resend
         self._late = Late()
         self._buffers: deque[tuple[memoryview, memoryview]] = deque(maxlen=BUFFERS)  # of threads that led before
         self._broken: OSError | None = None  # what ended the serving before the mount was gone
@@ -88,7 +93,7 @@ class Server:
                 self.iomap.configure(resumed=True)
             else:
                 self._backings.recover()
-            self._send(codec.notify(NotifyCode.RESEND))
+            self._take_over()
         else:
             self._fast.learn_all(self._backings.hand_over_unopened)
         self._relay.run()
@@ -97,6 +102,13 @@ class Server:
         self._backings.close()
         if self.iomap is not None:
             self.iomap.close()
+
+    def _take_over(self) -> None:
+        came = []
+        if self._resends:
+            self._send(codec.notify(NotifyCode.RESEND))
+            came = resent(self._device, _buffer(self._request_size))
+        self._resent = self._once.take_over(came)
 
     def invalidate(self, ino: int, offset: int, length: int) -> None:
         """Drop the kernel's pages of a range. May wait for requests on them: never while leading."""
@@ -151,8 +163,13 @@ class Server:
                 self._send((codec.error(_unique(request, abs(size)), errno.EIO),))
 
     def _receive(self, request: memoryview, answer: memoryview) -> int | None:
-        """As FastPath.receive, but an error ends the serving."""
+        """As FastPath.receive, but first what came again; an error ends the serving."""
         try:
+            if self._resent:
+                with suppress(IndexError):  # another thread was faster
+                    message = self._resent.popleft()
+                    request[:len(message)] = message
+                    return len(message)
             return self._fast.receive(request, answer, self._relay)
         except OSError as error:
             self._broken = error
@@ -193,35 +210,47 @@ class Server:
         OUT_HEADER.pack_into(answer, 0, end, 0, unique)
         self._send((answer[:end],))
         if not waits:
-            self._fast.learn(ino, offset, done)
+            self._learn(ino, offset, done)
 
     def _write(self, unique: int, ino: int, offset: int, data: memoryview, io_flags: int, flags: int) -> None:
-        paging = bool(io_flags & abi.WRITE_CACHE)
-        # what was sent before may have been done before: then it goes where it went
-        append = bool(flags & os.O_APPEND) and not unique & abi.UNIQUE_RESEND
+        append = not io_flags & abi.WRITE_CACHE and self._once.appends(ino, flags)
+        task = self._once.begin(unique, ino, [(0, MAX_OFFSET) if append else (offset, offset + len(data))])
+        try:
+            reply, done, spans = self._do_write(task, unique, ino, offset, data, io_flags, append=append)
+            if not io_flags & abi.WRITE_CACHE:
+                self._drop(spans)
+                self._send((reply,))
+                self._learn(ino, offset, done)
+                return
+            # whoever drops pages may wait for this very write-back: first the reply, and msync's FSYNC waits for us
+            with self._late.one(unique):
+                self._send((reply,))
+                self._drop(spans)
+        finally:
+            self._once.end(task, unique)
+
+    def _do_write(self, task: int, unique: int, ino: int, offset: int, data: memoryview, io_flags: int, *,
+                  append: bool) -> tuple[bytes, int, list[Span]]:
+        """The reply to a WRITE, the bytes written, and where else they are shown."""
+        paging, drop_setid = bool(io_flags & abi.WRITE_CACHE), bool(io_flags & abi.WRITE_KILL_SUIDGID)
         self._relay.risk()
         try:
-            done = self._fs.write(ino, offset, data, paging=paging, append=append,
-                                  drop_setid=bool(io_flags & abi.WRITE_KILL_SUIDGID))
-            reply = codec.written(unique, done)
+            if append:
+                done, spans = self._once.append(task, unique, ino, data, drop_setid=drop_setid)
+            else:
+                done, spans = self._once.write(task, unique, ino, offset, data, paging=paging,
+                                               drop_setid=drop_setid)
         except OSError as error:
+            self._once.failed(task, unique, error)
             # pages of a mapping may be written in part
-            done, reply = len(data) if paging else 0, self._failure(unique, error)
+            done = len(data) if paging else 0
+            return self._failure(unique, error), done, self._fs.elsewhere(ino, offset, done)
         finally:
             self._relay.safe()
-        spans = self._fs.elsewhere(ino, offset, done)
-        if not paging:
-            self._drop(spans)
-            self._send((reply,))
-            self._fast.learn(ino, offset, done)
-            return
-        # whoever drops pages may wait for this very write-back: first the reply, and msync's FSYNC waits for us
-        with self._late.one(unique):
-            self._send((reply,))
-            self._drop(spans)
+        return codec.written(unique, done), done, spans
 
     def _other(self, buffer: memoryview, size: int) -> None:
-        unique = 0
+        unique, task = 0, NONE
         try:
             request = parse(buffer, size)
             unique, opcode = request.header.unique, request.header.opcode
@@ -240,14 +269,14 @@ class Server:
             if opcode in _SEE_ALL and self._late:
                 self._relay.step_down()
                 self._late.wait()
+            if opcode in CHANGES:
+                task = self._once.begin_change(request)
             self._relay.risk()
             try:
-                before = self._size(request) if opcode in _CHANGING else 0
-                body = handler(request)
+                body, spans = self._once.change(task, request, handler) if opcode in CHANGES else (handler(request), [])
             finally:
                 self._relay.safe()
-            if opcode in _CHANGING and (changed := written_range(request, before)) is not None:
-                self._drop(self._fs.elsewhere(request.header.nodeid, *changed))
+            self._drop(spans)
             if not self._send((OUT_HEADER.pack(OUT_HEADER_SIZE + len(body), 0, unique), body)):
                 self._handlers.taken_back(request)
             elif opcode == _OPEN:
@@ -257,6 +286,13 @@ class Server:
             self._send((codec.error(_unique(buffer, size), errno.EIO),))
         except (OSError, RegionfsError) as error:
             self._send((self._failure(unique, error),))
+        finally:
+            if task != NONE:
+                self._once.end(task, unique)
+
+    def _learn(self, ino: int, offset: int, length: int) -> None:
+        if not self._once.redoing:
+            self._fast.learn(ino, offset, length)
 
     def _learn_open(self, ino: int, flags: int) -> None:
         self._relay.risk()
@@ -274,12 +310,6 @@ class Server:
             self._fs.forget(forgotten.nodeid for forgotten in forgets(request))
         finally:
             self._relay.safe()
-
-    def _size(self, request: Request) -> int:
-        """The file's size before a request that may change it."""
-        if request.header.opcode != Opcode.SETATTR:
-            return 0
-        return self._fs.getattr(request.header.nodeid).size
 
     def _drop(self, spans: list[Span]) -> None:
         if spans:

@@ -74,7 +74,7 @@ static bool show(struct table *table, const struct request *request, struct file
 		parts[held + 1] = (struct iovec){start, piece->length};
 	}
 	if (held == count) { /* counted first: who has the bytes may ask for the counters */
-		table_count(table, file, false, request->count);
+		table_count(table, file, request->count);
 		replies_give(replies, parts, count + 1);
 	}
 	for (int index = 0; index < held; index++)
@@ -126,7 +126,7 @@ static enum outcome do_read(struct table *table, const struct request *request, 
 
 	if (!place)
 		return UNKNOWN;
-	count = table_hold(table, request->ino, request->offset, request->count, false, pieces, &file);
+	count = table_hold(table, request, pieces, &file);
 	if (count < 0)
 		return UNKNOWN;
 	if (showable(request, file, pieces, count)) {
@@ -142,7 +142,7 @@ static enum outcome do_read(struct table *table, const struct request *request, 
 	}
 	if (!shown && (done = fetch(file, pieces, count, place + sizeof(struct reply))) >= 0) {
 		*(struct reply *)place = (struct reply){sizeof(struct reply) + done, 0, request->unique};
-		table_count(table, file, false, done);
+		table_count(table, file, done);
 		replies_add(replies, sizeof(struct reply) + done);
 	}
 	table_release(table, file, pieces, count);
@@ -155,18 +155,20 @@ static enum outcome do_write(struct table *table, const struct request *request,
 {
 	struct piece pieces[PIECES];
 	struct file *file;
+	struct task *task;
 	char *place;
 	int count;
 	int64_t since;
 	bool done;
 
-	/* pages of a mapping, set-id bits and O_APPEND have rules of their own */
-	if (request->io_flags & (WRITE_CACHE | WRITE_KILL_SUIDGID) || request->flags & O_APPEND)
+	/* pages of a mapping, set-id bits, O_APPEND and what another server may have done have rules of their own */
+	if (request->io_flags & (WRITE_CACHE | WRITE_KILL_SUIDGID) || request->flags & O_APPEND ||
+	    request->unique & UNIQUE_RESEND)
 		return UNKNOWN;
 	/* nobody's answer waits for a disk that another one writes to */
 	if (!replies_send(replies) || !(place = replies_place(replies, sizeof(struct write_reply))))
 		return UNKNOWN;
-	count = table_hold(table, request->ino, request->offset, request->count, true, pieces, &file);
+	count = table_hold_write(table, request, pieces, &file, &task);
 	if (count < 0)
 		return UNKNOWN;
 	if (!risk(turns, &since)) {
@@ -175,7 +177,7 @@ static enum outcome do_write(struct table *table, const struct request *request,
 	}
 	/* forgotten meanwhile: another file may show these bytes by now, and Python drops what the kernel holds of it */
 	done = (!bulk || bulk_keep(bulk)) && store(pieces, count, (const char *)(request + 1), bulk) &&
-	       table_count(table, file, true, request->count);
+	       table_written(table, file, request, task);
 	if (done) {
 		*(struct write_reply *)place = (struct write_reply){{sizeof(struct write_reply), 0, request->unique},
 								    request->count, 0};
@@ -183,6 +185,8 @@ static enum outcome do_write(struct table *table, const struct request *request,
 	}
 	table_release(table, file, pieces, count);
 	safe(turns, since);
+	if (done && replies_send(replies) && task)
+		task->unique = 0;
 	return done ? DONE : UNKNOWN;
 }
 

@@ -240,6 +240,45 @@ static PyObject *Table_write(Table *self, PyObject *args)
 	Py_RETURN_NONE;
 }
 
+static PyObject *Table_tasks(Table *self, PyObject *args)
+{
+	struct underway *underway = &self->table.underway;
+	Py_buffer words;
+
+	if (!PyArg_ParseTuple(args, "w*", &words))
+		return NULL;
+	if (underway->tasks || !words.len || words.len % sizeof(struct task)) {
+		PyBuffer_Release(&words);
+		return PyErr_Format(PyExc_ValueError, "whole tasks, and once");
+	}
+	self->table.tasks = words;
+	underway->tasks = words.buf;
+	underway->used = underway->count = words.len / sizeof(struct task);
+	Py_RETURN_NONE;
+}
+
+static PyObject *Table_begin(Table *self, PyObject *args)
+{
+	unsigned long long unique, ino, start, end;
+	struct task *task;
+
+	if (!PyArg_ParseTuple(args, "KKKK", &unique, &ino, &start, &end))
+		return NULL;
+	task = table_begin(&self->table, unique, ino, start, end);
+	return PyLong_FromSsize_t(task ? task - self->table.underway.tasks : -1);
+}
+
+static PyObject *Table_overtake(Table *self, PyObject *args)
+{
+	unsigned long long ino, start, end;
+	Py_ssize_t index;
+
+	if (!PyArg_ParseTuple(args, "nKKK", &index, &ino, &start, &end))
+		return NULL;
+	table_overtake(&self->table, index < 0 ? NULL : self->table.underway.tasks + index, ino, start, end);
+	Py_RETURN_NONE;
+}
+
 static PyObject *Table_take_back(Table *self, PyObject *args)
 {
 	unsigned long long ino;
@@ -317,6 +356,7 @@ static void Table_dealloc(Table *self)
 	}
 	bulk_close(&self->table.bulk);
 	PyBuffer_Release(&self->table.shared);
+	PyBuffer_Release(&self->table.tasks);
 	pthread_mutex_destroy(&self->table.lock);
 	Py_TYPE(self)->tp_free(self);
 }
@@ -329,6 +369,9 @@ static PyMethodDef methods[] = {
 	{"open", (PyCFunction)Table_open, METH_VARARGS, NULL},
 	{"share", (PyCFunction)Table_share, METH_VARARGS, NULL},
 	{"write", (PyCFunction)Table_write, METH_VARARGS, NULL},
+	{"tasks", (PyCFunction)Table_tasks, METH_VARARGS, NULL},
+	{"begin", (PyCFunction)Table_begin, METH_VARARGS, NULL},
+	{"overtake", (PyCFunction)Table_overtake, METH_VARARGS, NULL},
 	{"take_back", (PyCFunction)Table_take_back, METH_VARARGS, NULL},
 	{"hide", (PyCFunction)Table_hide, METH_VARARGS, NULL},
 	{"knows", (PyCFunction)Table_knows, METH_VARARGS, NULL},

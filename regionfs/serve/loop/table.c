@@ -84,18 +84,15 @@ static int plan(const struct file *file, int64_t offset, int64_t end, bool writi
 	return count;
 }
 
-int table_hold(struct table *table, uint64_t ino, uint64_t offset, uint32_t length, bool writing,
-	       struct piece *pieces, struct file **held)
+/* With the lock. */
+static int hold(struct table *table, const struct request *request, bool writing, struct piece *pieces,
+		struct file **held)
 {
+	struct file *file = table_find(table, request->ino);
 	int count = -1;
-	struct file *file;
 
-	if (!length || offset > (uint64_t)INT64_MAX - length)
-		return -1;
-	pthread_mutex_lock(&table->lock);
-	file = table_find(table, ino);
 	if (file && (!writing || file->writable)) {
-		int64_t start = offset, end = start + length;
+		int64_t start = request->offset, end = start + request->count;
 		bool inside = file->whole || (writing ? end <= file->size : start < file->size);
 
 		if (!file->whole && end > file->size)
@@ -110,6 +107,39 @@ int table_hold(struct table *table, uint64_t ino, uint64_t offset, uint32_t leng
 				pieces[index].handle->users++;
 		*held = file;
 	}
+	return count;
+}
+
+static bool is_range(const struct request *request)
+{
+	return request->count && request->offset <= (uint64_t)INT64_MAX - request->count;
+}
+
+int table_hold(struct table *table, const struct request *request, struct piece *pieces, struct file **held)
+{
+	int count;
+
+	if (!is_range(request))
+		return -1;
+	pthread_mutex_lock(&table->lock);
+	count = hold(table, request, false, pieces, held);
+	pthread_mutex_unlock(&table->lock);
+	return count;
+}
+
+int table_hold_write(struct table *table, const struct request *request, struct piece *pieces, struct file **held,
+		     struct task **task)
+{
+	int count;
+
+	*task = NULL;
+	if (!is_range(request))
+		return -1;
+	pthread_mutex_lock(&table->lock);
+	count = hold(table, request, true, pieces, held);
+	if (count >= 0)
+		*task = underway_begin(&table->underway, request->unique, request->ino, request->offset,
+				       request->offset + request->count);
 	pthread_mutex_unlock(&table->lock);
 	return count;
 }
@@ -127,21 +157,47 @@ void table_release(struct table *table, struct file *file, const struct piece *p
 	table_close_all(unused);
 }
 
-bool table_count(struct table *table, struct file *file, bool writing, uint64_t bytes)
+void table_count(struct table *table, struct file *file, uint64_t bytes)
+{
+	pthread_mutex_lock(&table->lock);
+	file->counts.reads++;
+	file->counts.read_bytes += bytes;
+	pthread_mutex_unlock(&table->lock);
+}
+
+bool table_written(struct table *table, struct file *file, const struct request *request, struct task *task)
 {
 	bool known;
 
 	pthread_mutex_lock(&table->lock);
 	known = !file->forgotten;
-	if (writing && known) {
+	if (known) {
 		file->counts.writes++;
-		file->counts.write_bytes += bytes;
-	} else if (!writing) {
-		file->counts.reads++;
-		file->counts.read_bytes += bytes;
+		file->counts.write_bytes += request->count;
+		/* a file that the loop writes has its bytes for itself, so its own requests are all that can be there */
+		underway_overtake(&table->underway, task, request->ino, request->offset, request->offset + request->count);
+		if (task)
+			task->result = underway_done(request->count);
 	}
 	pthread_mutex_unlock(&table->lock);
 	return known;
+}
+
+struct task *table_begin(struct table *table, uint64_t unique, uint64_t ino, uint64_t start, uint64_t end)
+{
+	struct task *task;
+
+	pthread_mutex_lock(&table->lock);
+	task = underway_begin(&table->underway, unique, ino, start, end);
+	pthread_mutex_unlock(&table->lock);
+	return task;
+}
+
+void table_overtake(struct table *table, const struct task *task, uint64_t ino, uint64_t start, uint64_t end)
+{
+	pthread_mutex_lock(&table->lock);
+	underway_overtake(&table->underway, task, ino, start, end);
+	pthread_mutex_unlock(&table->lock);
 }
 
 void table_free_file(struct file *file)

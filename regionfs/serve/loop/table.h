@@ -13,6 +13,7 @@
 #include "bulk.h"
 #include "ledger.h"
 #include "requests.h"
+#include "underway.h"
 #include "windows.h"
 
 enum { HOLE = -1, ERROR = -2 };          /* targets, as in regions.py; those below are blobs */
@@ -108,6 +109,8 @@ struct table {
 	long asked;             /* how often a window was wanted */
 	Py_buffer shared;       /* the words of the ledger */
 	struct ledger ledger;
+	Py_buffer tasks;        /* the words of what is under way */
+	struct underway underway;
 	struct window windows[WINDOWS];
 	struct bulk bulk;
 	struct file *buckets[BUCKETS + 1];  /* the last one holds what was forgotten, until it is harvested */
@@ -116,12 +119,16 @@ struct table {
 
 /* By whoever serves; no lock of Python's is needed. */
 
-/* The pieces of a range, and their file and descriptors kept from going away; -1 for what Python shall do. */
-int table_hold(struct table *table, uint64_t ino, uint64_t offset, uint32_t length, bool writing,
-	       struct piece *pieces, struct file **held);
+/* The pieces of a range to read, and their file and descriptors kept from going away; -1 for what Python shall do. */
+int table_hold(struct table *table, const struct request *request, struct piece *pieces, struct file **held);
+/* The same of a range to write, which is under way from now on: as *task, or NULL where that is not written down. */
+int table_hold_write(struct table *table, const struct request *request, struct piece *pieces, struct file **held,
+		     struct task **task);
 void table_release(struct table *table, struct file *file, const struct piece *pieces, int count);
-/* False when the file was forgotten meanwhile. */
-bool table_count(struct table *table, struct file *file, bool writing, uint64_t bytes);
+/* Bytes were read. */
+void table_count(struct table *table, struct file *file, uint64_t bytes);
+/* A range was written, and what it is answered with is certain; false when the file was forgotten meanwhile. */
+bool table_written(struct table *table, struct file *file, const struct request *request, struct task *task);
 
 /* The sources of a file that may be opened, kept from going away; NULL for what Python shall do. */
 struct sources *table_hold_sources(struct table *table, uint64_t ino);
@@ -146,6 +153,11 @@ int table_count_handle(struct table *table, uint64_t ino, struct sources *source
 		       int64_t since);
 /* Write down that a request was one less; the backing id that nobody uses any more, or 0, or -1 as above. */
 int table_uncount_handle(struct table *table, uint64_t ino, const struct sources *sources, uint64_t unique);
+
+/* A task of a request that Python does; NULL when there is none left. */
+struct task *table_begin(struct table *table, uint64_t unique, uint64_t ino, uint64_t start, uint64_t end);
+/* As underway_overtake(). */
+void table_overtake(struct table *table, const struct task *task, uint64_t ino, uint64_t start, uint64_t end);
 
 /* Inside the table. */
 

@@ -1,0 +1,63 @@
+/* As Underway._begin and _overtake in underway.py, store by store. */
+#include "underway.h"
+
+#include <stddef.h>
+
+struct task *underway_begin(struct underway *underway, uint64_t unique, uint64_t ino, uint64_t start, uint64_t end)
+{
+	struct task *task = NULL;
+
+	while (underway->used && !underway->tasks[underway->used - 1].unique)
+		underway->used--;
+	for (uint64_t index = 0; index < underway->used; index++) {
+		if (underway->tasks[index].unique == unique)
+			return &underway->tasks[index];
+		if (!task && !underway->tasks[index].unique)
+			task = &underway->tasks[index];
+	}
+	if (!task && underway->used == underway->count)
+		return NULL;
+	if (!task)
+		task = &underway->tasks[underway->used++];
+	task->result = 0;
+	task->ino = ino;
+	task->start = start;
+	task->end = end;
+	task->overtaken = 0;
+	task->before[7] = 0;
+	task->unique = unique;
+	return task;
+}
+
+/* One more range of a task, or one that grows: those of a client that writes in order lie side by side. */
+static void add_range(struct task *task, uint64_t start, uint64_t end)
+{
+	uint64_t count = task->overtaken;
+
+	for (uint64_t index = 0; index < count && index < OVERTAKEN; index++) {
+		volatile uint64_t *range = task->range[index];
+
+		if (start > range[1] || end < range[0])
+			continue;
+		if (start < range[0])
+			range[0] = start;
+		if (end > range[1])
+			range[1] = end;
+		return;
+	}
+	if (count < OVERTAKEN) {
+		task->range[count][0] = start;
+		task->range[count][1] = end;
+	}
+	task->overtaken = count < OVERTAKEN ? count + 1 : OVERTAKEN + 1;
+}
+
+void underway_overtake(struct underway *underway, const struct task *by, uint64_t ino, uint64_t start, uint64_t end)
+{
+	for (uint64_t index = 0; index < underway->used; index++) {
+		struct task *task = &underway->tasks[index];
+
+		if (task != by && task->unique && task->ino == ino && task->start < end && start < task->end)
+			add_range(task, start > task->start ? start : task->start, end < task->end ? end : task->end);
+	}
+}
