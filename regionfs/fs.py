@@ -11,16 +11,17 @@ import errno
 import logging
 import os
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 from regionfs import execute
 from regionfs.attributes import BLOCK, AttributeReader, Attributes, Changes, apply, map_text
 from regionfs.errors import RegionfsError
+from regionfs.inodes import Inodes
 from regionfs.manifest.schema import Manifest
 from regionfs.modes.choose import Choice, Mode
 from regionfs.regions import Kind, Region, RegionMap
-from regionfs.sharing import Sharing, Span
+from regionfs.sharing import Span
 from regionfs.source import Sources
 from regionfs.tree import Directory, FileNode, Node, Tree
 from regionfs.units import MAX_OFFSET
@@ -44,56 +45,17 @@ class Opened(NamedTuple):
     news: int | None  # the kernel may hold a wrong size or time: it has to forget them, then Told.forgotten(news)
 
 
-class FileSystem:
-    """One mounted manifest; its sources stay the caller's to close."""
+class FileSystem(Inodes):
+    """One mounted manifest: what is asked of its inodes. Its sources stay the caller's to close."""
 
     def __init__(self, manifest: Manifest, sources: Sources, choices: Mapping[str, Choice],
                  generations: Mapping[str, int] | None = None, loaded: int | None = None) -> None:
         """`loaded` (ns since the epoch) is the time that directories show."""
-        self.tree = Tree(manifest, choices, sources, generations)
+        super().__init__(Tree(manifest, choices, sources, generations))
         self._attributes = AttributeReader(time.time_ns() if loaded is None else loaded)
-        self._sharing = Sharing(())
         self._total: tuple[float, Tree | None, int] = (0, None, 0)  # blocks of all files: when, of which tree, how many
-        self.on_change: Callable[[], None] = lambda: None  # called when inode numbers came or went
-        self.on_share: Callable[[], None] = lambda: None   # called when the tree has changed
         self.on_open: Callable[[int], None] = lambda ino: None  # called before an open looks at the sources
         self.userspace = True  # a file whose kernel mode fails may be served here
-        self.knows: Callable[[int], bool] = lambda ino: False  # whether the kernel still holds an inode; may wait
-        self.share()
-
-    def forget(self, inodes: Iterable[int]) -> None:
-        """The kernel dropped references: retired files that it holds no more are gone for good."""
-        if self._drop(inodes):
-            self.on_change()
-
-    def swap(self, tree: Tree) -> None:
-        """Another tree takes the place of this one; what it retired is still served."""
-        sharing = Sharing(tree.shown())  # which may take its time: no write goes by the new tree and the old sharing
-        self._sharing, self.tree = sharing, tree
-        self.on_share()
-
-    def sweep(self) -> bool:
-        """Let go of what was retired and the kernel does not hold; True when there was any."""
-        return self._drop(node.ino for node in self.tree.retired())
-
-    def _drop(self, inodes: Iterable[int]) -> bool:
-        gone = [ino for ino in inodes if self.tree.is_retired(ino) and not self.knows(ino)]
-        for ino in gone:
-            self.tree.drop(ino)
-        if gone:
-            self.share()
-        return bool(gone)
-
-    def share(self) -> None:
-        """Work out anew which files show the same bytes, after the tree has changed."""
-        self._sharing = Sharing(self.tree.shown())
-        self.on_share()
-
-    def renew(self, node: FileNode) -> None:
-        """Part the file's next handles from those that are open now."""
-        self.tree.renew(node)
-        self.share()
-        self.on_change()
 
     # names
 
@@ -276,15 +238,15 @@ class FileSystem:
 
     def elsewhere(self, ino: int, offset: int, length: int) -> list[Span]:
         """Every other place that shows the bytes just written."""
-        return self._sharing.elsewhere(ino, offset, length)
+        return self.sharing.elsewhere(ino, offset, length)
 
     def shares_writes(self, ino: int) -> bool:
         """True when bytes that it may write are shown elsewhere too."""
-        return ino in self._sharing.writers
+        return ino in self.sharing.writers
 
     def is_written(self, node: FileNode) -> bool:
         """True when some file of the mount, this one or one of another manifest, may write to a source of it."""
-        written = self._sharing.written
+        written = self.sharing.written
         return bool(written) and any(node.sources.facts(key).identity in written for key in node.spec.sources)
 
     def fsync(self, ino: int, data_only: bool) -> None:
@@ -373,7 +335,7 @@ class FileSystem:
 
     def _written_past_us(self, node: FileNode) -> bool:
         """True when a passthrough file writes its source: choose keeps such files together, a fallback parts them."""
-        others = self._sharing.whole_writers_beside(node.ino)
+        others = self.sharing.whole_writers_beside(node.ino)
         return bool(others) and any(self.file(other).choice.mode is Mode.PASSTHROUGH for other in others)
 
     def regions(self, node: FileNode, size: int = MAX_OFFSET) -> RegionMap:

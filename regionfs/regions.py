@@ -20,6 +20,7 @@ from itertools import compress, islice
 from operator import add, eq, le, lt, or_
 from typing import NamedTuple
 
+from regionfs.digest import blake2b
 from regionfs.errors import RegionError
 from regionfs.units import MAX_OFFSET
 
@@ -210,6 +211,15 @@ class RegionMap:
 
     def __hash__(self) -> int:
         return hash((self.size, self.starts.tobytes(), self._shifts.tobytes()))
+
+    def digest(self) -> bytes:
+        """16 bytes that only an equal map has; the same names or blobs in another order make them differ."""
+        found = blake2b(repr((self.size, self.names, [*map(len, self._blobs)])).encode(), digest_size=16)
+        columns = self.columns
+        parts: list[array[int] | bytearray | bytes] = [*columns[:4], columns.writable, *self._blobs]
+        for part in parts:
+            found.update(part)
+        return found.digest()
 
     def __repr__(self) -> str:
         return f"RegionMap(size={self.size}, {len(self)} regions)"

@@ -1,7 +1,7 @@
 """The tree that a manifest defines: directories appear by themselves, inode numbers come from paths.
 
-The one place that assigns inode numbers. They are also the node ids of the FUSE protocol, so a new
-server needs nothing from the old one to understand the kernel's requests.
+The one place that makes inode numbers. They are also the node ids of the FUSE protocol, so a new server
+needs paths and generations (index) to understand the kernel's requests, and nothing else.
 """
 
 from __future__ import annotations
@@ -103,6 +103,15 @@ class FileNode:
     allocated: tuple[object, int] | None = None  # (facts of its sources, 512-byte units with data)
     told: Told = field(default_factory=Told)
     trouble: str = ""      # the log line its last failed open wrote; said once
+    _digest: bytes = b""
+
+    @property
+    def digest(self) -> bytes:
+        """Of its map: equal only for files that show the same ranges of the same source keys."""
+        if not self._digest:
+            regions = self.spec.regions
+            self._digest = os.fsencode(f"whole\0{self.spec.whole}") if regions is None else regions.digest()
+        return self._digest
 
     def fill(self, stamps: object) -> None:
         """The kernel dropped its pages; new ones come from sources of these `stamps`, None when they hide a change."""
@@ -115,6 +124,7 @@ class Directory:
 
     ino: int
     parent: int
+    path: str  # "" for the root
     children: dict[bytes, FileNode | Directory] = field(default_factory=dict)
     _entries: list[tuple[bytes, int, int]] | None = None
 
@@ -144,7 +154,7 @@ class Tree:
 
     def __init__(self, manifest: Manifest, choices: Mapping[str, Choice], sources: Sources,
                  generations: Mapping[str, int] | None = None) -> None:
-        self.nodes: dict[int, Node] = {ROOT: Directory(ROOT, ROOT)}
+        self.nodes: dict[int, Node] = {ROOT: Directory(ROOT, ROOT, "")}
         self.files: dict[str, FileNode] = {}
         self._retired: set[int] = set()  # inode numbers of nodes without a name
         for path, spec in manifest.files.items():
@@ -162,9 +172,8 @@ class Tree:
             directory = directory.children[part]
         return directory.ino, name
 
-    def renew(self, node: FileNode) -> FileNode:
-        """Give a file another inode number; open handles keep the old one. Returns its new node."""
-        generation = node.generation + 1
+    def renew(self, node: FileNode, generation: int) -> FileNode:
+        """Give a file the number of another generation; open handles keep the old one. Returns its new node."""
         ino = self._inode(node.spec.path, generation)
         new = replace(node, ino=ino, generation=generation, cached=None, filled=False, told=Told())
         self._add(new)
@@ -177,14 +186,19 @@ class Tree:
         self.retire(node)
         return node
 
+    def revive_directory(self, path: str) -> None:
+        """A directory that is gone, for whoever stands in it."""
+        self.retire(Directory(self._inode(path + "/"), ROOT, path))
+
     def keep(self, node: FileNode) -> None:
         """Put a node in place of the new one of its path: the file is what it was."""
         del self.nodes[self.files[node.spec.path].ino]
         self._add(node)
 
     def retire(self, node: Node) -> None:
-        """Keep a nameless node for the handles that are open on it."""
-        self.nodes[node.ino] = node
+        """Keep a nameless node for the handles that are open on it; nothing is in a directory that is gone."""
+        gone = Directory(node.ino, node.parent, node.path) if isinstance(node, Directory) else node
+        self.nodes[node.ino] = gone
         self._retired.add(node.ino)
 
     def retired(self) -> list[Node]:
@@ -195,10 +209,10 @@ class Tree:
         """True for a node without a name in the tree."""
         return ino in self._retired
 
-    def drop(self, ino: int) -> None:
+    def drop(self, ino: int) -> Node:
         """Let go of a retired node: the kernel has forgotten it."""
         self._retired.discard(ino)
-        del self.nodes[ino]
+        return self.nodes.pop(ino)
 
     def shown(self) -> Iterator[Shown]:
         """All files, as far as sharing is concerned."""
@@ -216,7 +230,9 @@ class Tree:
             name = os.fsencode(part)
             child = directory.children.get(name)
             if child is None:
-                child = Directory(self._inode("/".join(parts[:depth])), directory.ino)
+                above = "/".join(parts[:depth])
+                # the slash: a file of that path may have lived before
+                child = Directory(self._inode(above + "/"), directory.ino, above)
                 self.nodes[child.ino] = child
                 directory.put(name, child)
             assert isinstance(child, Directory), f"{path}: the manifest lets a file be a directory"
@@ -226,12 +242,12 @@ class Tree:
         self.files[path] = node
 
     def _inode(self, path: str, generation: int = 0) -> int:
-        """A number from path and generation alone, the same in every process; 63 bits, never the root's."""
-        salt = 0
+        """A number from path and generation alone, the same in every process; 63 bits, never the root's.
+
+        A path's generation is given once, so nobody has the number.
+        """
         text = os.fsencode(f"{path}\0{generation}" if generation else path)
-        while True:
-            digest = blake2b(text, digest_size=8, salt=salt.to_bytes(8, "little")).digest()
-            number = int.from_bytes(digest, "little") >> 1
-            if number > ROOT and number not in self.nodes:
-                return number
-            salt += 1
+        number = int.from_bytes(blake2b(text, digest_size=8).digest(), "little") >> 1
+        assert number > ROOT, f"{path}: generation {generation} has no number"
+        assert number not in self.nodes, f"{path}: the inode number of generation {generation} is known already"
+        return number

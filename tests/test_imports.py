@@ -15,7 +15,7 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 
 # DESIGN section 9: an area may import the areas in its row, and itself
 STEPS = ("manifest", "regions", "plan", "modes", "source")
-COMMON = {"errors", "units", "readahead", "printable"}
+COMMON = {"errors", "units", "readahead", "printable", "digest"}
 MAY_IMPORT = {
     "printable": set(),
     "errors": {"printable"},
@@ -27,6 +27,7 @@ MAY_IMPORT = {
     "source": COMMON | {"manifest", "regions", "plan", "modes"},
     "fs": COMMON | set(STEPS),
     "readahead": set(),
+    "digest": set(),
     "wire": {"errors", "readahead"},
     "serve": COMMON | set(STEPS) | {"fs", "wire"},
     "daemon": COMMON | set(STEPS) | {"fs", "wire", "serve"},
@@ -37,7 +38,7 @@ MAY_IMPORT = {
 # modules beside the packages, and the area each belongs to
 AREA_OF = {
     "execute": "source", "descriptors": "source", "flatten": "source", "beneath": "source",
-    "tree": "fs", "sharing": "fs", "attributes": "fs", "digest": "fs",
+    "tree": "fs", "index": "fs", "inodes": "fs", "sharing": "fs", "attributes": "fs",
 }
 
 # the areas that may touch a library

@@ -318,11 +318,10 @@ class Holder:
         if words["dry_run"]:
             self._desk.reply(client, failure.describe(MountError(f"no server runs: {self._trouble['error']}")))
             return
-        # inode numbers that were never given: the kernel may hold the others, and what they showed
-        self._config = self._config.begin_anew(Path(words["manifest"]), time.time_ns())
-        stem = runtime.stem_of(self._config.mountpoint)
-        for path in (*stem.parent.glob(f"{stem.name}.layer-*"), stem.with_suffix(".index")):
-            path.unlink(missing_ok=True)
+        # inode numbers that were never given: the kernel may hold the others, and what they showed. No clock that
+        # is set, and no reload, comes to a number of these again
+        self._config = self._config.begin_anew(Path(words["manifest"]), time.clock_gettime_ns(time.CLOCK_BOOTTIME))
+        runtime.discard_state(self._config.mountpoint)
         self._desk.promise(client, {"unchanged": 0, "recovering": True})
         self._wait = 0.0
         if self._team.pid is None:

@@ -48,18 +48,25 @@ def compare(fs: FileSystem, manifest: Manifest, facts: Mapping[str, SourceFacts]
 
 
 def build(fs: FileSystem, manifest: Manifest, sources: Sources, choices: Mapping[str, Choice],
-          difference: Difference, generation: int) -> Tree:
+          generations: Mapping[str, int], difference: Difference) -> Tree:
     """The tree that is to take the place of the one served; what has no name in it is retired there."""
     old = fs.tree
-    generations = dict.fromkeys((*difference.added, *difference.changed), generation)
     new = Tree(manifest, choices, sources, generations)
+    for path in (*difference.added, *difference.changed):
+        assert new.files[path].ino not in old.nodes, f"{path}: its new inode number is known already"
     for path in difference.unchanged:
-        old.files[path].choice = choices[path]
         new.keep(old.files[path])
     for ino, node in list(old.nodes.items()):
         if ino not in new.nodes:
             new.retire(node)
     return new
+
+
+def generations(fs: FileSystem, difference: Difference, given: int) -> dict[str, int]:
+    """path -> generation in the next tree, where that is not 0; what is new or changed gets the one `given`."""
+    same = {path: fs.tree.files[path].generation for path in difference.unchanged}
+    return {path: generation for path, generation in same.items() if generation} | dict.fromkeys(
+        (*difference.added, *difference.changed), given)
 
 
 def _same(node: FileNode, manifest: Manifest, path: str, facts: Mapping[str, SourceFacts], choice: Choice) -> bool:

@@ -75,6 +75,13 @@ def connection_of(mountpoint: Path) -> Path:
     return stem_of(mountpoint).with_suffix(".connection")
 
 
+def discard_state(mountpoint: Path) -> None:
+    """Remove what its servers know of each other (daemon.state): the next one begins anew."""
+    stem = stem_of(mountpoint)
+    for path in (*stem.parent.glob(f"{stem.name}.snapshot-*"), stem.with_suffix(".index")):
+        path.unlink(missing_ok=True)
+
+
 def claim(mountpoint: Path, manifest: Path) -> int:
     """Take the mount point for this process, until it ends or closes the descriptor returned.
 

@@ -16,16 +16,19 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from regionfs.daemon import control, failure, harden, heart, logs, memory, runtime
 from regionfs.daemon.config import MountConfig
 from regionfs.daemon.link import Link
-from regionfs.daemon.reload import build, compare, stale_names
-from regionfs.daemon.state import Layer, Store
+from regionfs.daemon.reload import Difference, build, compare, generations, stale_names
+from regionfs.daemon.state import Snapshot, Store
 from regionfs.errors import MountError, RegionfsError
 from regionfs.fs import FileSystem
+from regionfs.index import Index
+from regionfs.inodes import directories_of, files_of
 from regionfs.manifest.schema import Manifest
 from regionfs.modes.choose import Ability, Choice, Kernel, Mode, choose_all
 from regionfs.modes.loop import attach_loops
@@ -51,46 +54,37 @@ class Server:
         self._config = config
         self._store = Store(runtime.stem_of(config.mountpoint))
         self._native: Native | None = None
-        self._kernel: Kernel
-        self._layer: Layer
+        self._kernel: Callable[[], Kernel]
         self._loops: list[Path] = []       # devices attached for sources
         self.fs: FileSystem
-        self._changing = threading.Lock()  # one reload or renewal at a time
+        self._reloading = threading.Lock()  # one at a time
         self._places = threading.Semaphore(ANSWERS)
 
     def run(self) -> None:
         """Load, report, serve as the holder says, until the mount or the holder is gone."""
-        self._layer, number = self._load()
+        found = self._store.load()
+        index, snapshot = (None, self._read(self._config.manifest)) if found is None else found
+        self._loops = [spec.device for spec in snapshot.manifest.sources.values() if spec.device is not None]
         self._link.send({"loaded": True})
         message = self._link.receive()
         if message is None:
             return
         words, fds = message
-        serve = self._start(words, fds, number)
+        serve = self._start(words, fds, index, snapshot)
         insist(self._serve, serve, name="engine")
         self._link.send({"ready": True})
         self._listen()
 
     # start
 
-    def _load(self) -> tuple[Layer, int]:
-        """What a predecessor served, else the manifest."""
-        layer = self._store.load()
-        if layer is not None:
-            self._loops = [spec.device for spec in layer.manifest.sources.values() if spec.device is not None]
-            return layer, self._store.index.current
-        layer = self._read(self._config.manifest)
-        self._store.begin(layer.manifest, self._config.generation)
-        return layer, self._store.add(layer)
-
-    def _read(self, path: Path) -> Layer:
+    def _read(self, path: Path) -> Snapshot:
         """A manifest and its sources as they are. Raises ManifestError, SourceError, MountError."""
         from regionfs.manifest.load import load
         confine = self._config.confine
         manifest = load(path if confine is None else path.parent.resolve() / path.name, confine=confine)
         self._check_sources(manifest)
         manifest = self._with_loops(manifest)
-        return Layer(manifest, inspect_sources(manifest), time.time_ns())
+        return Snapshot(manifest, inspect_sources(manifest), time.time_ns())
 
     def _with_loops(self, manifest: Manifest) -> Manifest:
         """Loop devices where sources ask for them and iomap can use them; the holder keeps them attached."""
@@ -111,11 +105,13 @@ class Server:
                 raise MountError(f"source {spec.path} lies inside the mount point {point}, "
                                  "where the mount would hide it")
 
-    def _start(self, words: dict[str, Any], fds: list[int], number: int) -> Callable[[], None]:
-        """Make the file system and the engine; what it returns serves until the end."""
+    def _start(self, words: dict[str, Any], fds: list[int], index: Index | None,
+               snapshot: Snapshot) -> Callable[[], None]:
+        """Make the file system and the engine; what it returns serves until the end. No index: no predecessor."""
         if words["engine"] == "pyfuse3":
             none = Ability(False, "the pyfuse3 engine serves in userspace only", "--engine native")
-            self._make_fs(Kernel(none, none, none), number)
+            self._kernel = lambda: Kernel(none, none, none)
+            self._make_fs(Index(), self._decided(snapshot))
             return self._mount_pyfuse()
         from regionfs.serve.ledger import Ledger
         from regionfs.serve.native import Server as Native
@@ -128,24 +124,36 @@ class Server:
                 raise OSError(errno.EOPNOTSUPP, "the kernel did not grant passthrough")
             device.Registry(fd).trial(source)
 
-        self._make_fs(_abilities(negotiated, trial), number)
+        self._kernel = cache(lambda: _abilities(negotiated, trial))
+        if index is None:
+            index = Index.begin(self._config.generation)
+            snapshot = self._decided(snapshot)
+            self._store.add(index.snapshot, snapshot)
+        self._make_fs(index, snapshot)
         self._native = native = Native(self.fs, fd, negotiated, Ledger(ledger),
                                        before_first=self._raise_read_ahead, poll=self._config.poll)
         self.fs.knows = native.forget_attributes  # which says so
+        self.fs.persist = self._store.write
+        self.fs.persist(index)
         self._store.revive(self.fs)
-        self._store.record(self.fs.tree, number)
-        self.fs.on_change = self._record
+        self.fs.on_change = lambda: self._store.close_unused(self.fs.tree)
         return lambda: native.run(resume=words["resume"])
 
-    def _make_fs(self, kernel: Kernel, number: int) -> None:
-        self._kernel = kernel
-        sources = self._store.sources(number, self._layer)
-        layer = self._layer
-        self.fs = FileSystem(layer.manifest, sources, self._choices(layer), self._store.index.generations, layer.loaded)
+    def _make_fs(self, index: Index, snapshot: Snapshot) -> None:
+        fallbacks = {path: Choice(Mode.USERSPACE, why) for path, why in index.fallbacks.items()}
+        self.fs = FileSystem(snapshot.manifest, self._store.sources(index.snapshot, snapshot),
+                             snapshot.choices | fallbacks, {**snapshot.generations, **index.renewed}, snapshot.loaded)
+        self.fs.index = index
         self.fs.userspace = Mode.USERSPACE in self._config.modes
 
-    def _choices(self, layer: Layer) -> dict[str, Choice]:
-        return choose_all(layer.manifest, layer.facts, self._kernel, self._config.modes)
+    def _decided(self, snapshot: Snapshot) -> Snapshot:
+        """A manifest that was just read, with the modes of its files; they are all of the mount's first generation."""
+        first = self._config.generation
+        return replace(snapshot, choices=self._choices(snapshot),
+                       generations=dict.fromkeys(snapshot.manifest.files, first) if first else {})
+
+    def _choices(self, snapshot: Snapshot) -> dict[str, Choice]:
+        return choose_all(snapshot.manifest, snapshot.facts, self._kernel(), self._config.modes)
 
     def _mount_pyfuse(self) -> Callable[[], None]:
         from regionfs.serve import pyfuse
@@ -229,22 +237,13 @@ class Server:
         """Read the manifest, or another one, again: all or nothing. With `dry_run` only say what would change."""
         if self._native is None:
             raise MountError("the pyfuse3 engine cannot reload; unmount and mount again")
-        with self._changing:
-            layer = self._read(Path(words["manifest"]))
-            choices = self._choices(layer)
-            difference = compare(self.fs, layer.manifest, layer.facts, choices)
-            if not words["dry_run"]:
-                number = self._store.add(layer)
-                index = self._store.index
-                index.generation += 1
-                sources = self._store.sources(number, layer)
-                tree = build(self.fs, layer.manifest, sources, choices, difference, index.generation)
-                names = stale_names(self.fs.tree, tree)
-                self._store.record(tree, number)  # before any of it is seen: a successor must know it
-                self.fs.swap(tree)
-                if self.fs.sweep():
-                    self._store.record(tree)
-                self._layer = layer
+        with self._reloading:
+            snapshot = self._read(Path(words["manifest"]))
+            choices = self._choices(snapshot)
+            with self.fs.changing:
+                difference = compare(self.fs, snapshot.manifest, snapshot.facts, choices)
+                if not words["dry_run"]:
+                    names = self._put(replace(snapshot, choices=choices), difference)
         if not words["dry_run"]:
             self._link.send({"manifest": words["manifest"]})
             for parent, name in names:
@@ -255,9 +254,23 @@ class Server:
                      len(difference.removed), len(difference.changed))
         return difference.describe()
 
-    def _record(self) -> None:
-        with self._changing:
-            self._store.record(self.fs.tree)
+    def _put(self, snapshot: Snapshot, difference: Difference) -> list[tuple[int, bytes]]:
+        """Serve another manifest from now on; names that the kernel must look up again. OSError: nothing changed."""
+        fs, number = self.fs, self.fs.index.given + 1
+        snapshot = replace(snapshot, generations=generations(fs, difference, number))
+        self._store.add(number, snapshot)
+        sources = self._store.sources(number, snapshot)
+        try:
+            tree = build(fs, snapshot.manifest, sources, snapshot.choices, snapshot.generations, difference)
+            names, nameless = stale_names(fs.tree, tree), tree.retired()
+            fs.swap(tree, fs.index.reload(files_of(nameless), directories_of(nameless)))
+        finally:  # the new ones, or those from before
+            self._store.close_unused(fs.tree)
+            self._store.clear(fs.index)
+        for path in difference.unchanged:
+            tree.files[path].choice = snapshot.choices[path]
+        fs.sweep()
+        return names
 
     _commands = {"status": status, "reload": reload}  # noqa: RUF012  # a constant table
 

@@ -33,7 +33,7 @@ from typing import Protocol
 
 from regionfs.errors import RegionfsError
 from regionfs.fs import FileSystem, Opened
-from regionfs.modes.choose import Choice, Mode
+from regionfs.modes.choose import Mode
 from regionfs.modes.composed import compose, image_directory
 from regionfs.serve.ahead import ReadAhead
 from regionfs.serve.fast import FastPath
@@ -229,7 +229,7 @@ class Backings:
 
     def _outdated(self, use: Entry, node: FileNode, opened: Opened) -> bool:
         """True when the inode's backing file does not show what the file shows now."""
-        return use.stamp != _stamp(opened) or not self._fs.fits_whole(node, opened)
+        return use.stamp != _stamp(node, opened) or not self._fs.fits_whole(node, opened)
 
     def _part(self, node: FileNode, since: int) -> None:
         """Let the name lead to an inode that nobody has open on a backing file older than `since`."""
@@ -260,15 +260,15 @@ class Backings:
                 raise OSError(errno.EIO, f"{node.spec.path}: its source has grown, and no other mode is allowed")
             return Entry(node.ino, 0, 0, 0)
         try:
-            return Entry(node.ino, self._register(node, opened), 0, _stamp(opened))
+            return Entry(node.ino, self._register(node, opened), 0, _stamp(node, opened))
         except (OSError, RegionfsError) as error:
             words = (error.strerror or str(error)) if isinstance(error, OSError) else str(error)
             if not self._fs.userspace:
                 log.error("%s: %s failed (%s), and no other mode is allowed", node.spec.path, opened.mode, words)
                 raise OSError(errno.EIO, words) from error
             log.warning("%s: %s failed (%s); it is served in userspace from now on", node.spec.path, opened.mode, words)
-            node.choice = Choice(Mode.USERSPACE, f"{opened.mode} failed: {words}")
-            return None
+            # what the next server cannot be told: for these handles only, which the ledger tells of
+            return None if self._fs.fall_back([node], f"{opened.mode} failed: {words}") else Entry(node.ino, 0, 0, 0)
 
     def _register(self, node: FileNode, opened: Opened) -> int:
         if opened.mode is Mode.COMPOSED:
@@ -285,9 +285,9 @@ class Backings:
             self._registry.backing_close(use.backing_id)
 
 
-def _stamp(opened: Opened) -> int:
+def _stamp(node: FileNode, opened: Opened) -> int:
     """What makes a backing file outdated: nothing for passthrough, it is the source itself."""
-    return stamp_of(opened.stamps) if opened.mode is Mode.COMPOSED else 0
+    return stamp_of((node.digest, opened.stamps)) if opened.mode is Mode.COMPOSED else 0
 
 
 class ComposedFiles:
@@ -295,23 +295,25 @@ class ComposedFiles:
 
     def __init__(self, fs: FileSystem) -> None:
         self._fs = fs
-        self._files: OrderedDict[int, tuple[object, int]] = OrderedDict()  # inode -> (stamps, descriptor)
+        #: inode -> (its map and the stamps of its sources, descriptor)
+        self._files: OrderedDict[int, tuple[object, int]] = OrderedDict()
         self._directory: Path | None = None
         self._lock = threading.Lock()
 
     @contextmanager
     def borrow(self, node: FileNode, opened: Opened) -> Iterator[int]:
         """A descriptor that shows the file over its sources as they are now. OSError or ComposeError."""
+        shows = node.digest, opened.stamps
         with self._lock:
             known = self._files.pop(node.ino, None)
-        if known is not None and known[0] != opened.stamps:
+        if known is not None and known[0] != shows:
             os.close(known[1])
             known = None
         if known is None:
             if self._directory is None:
                 self._directory = image_directory()
             # stamps that may hide a later change are no reason to use it again
-            known = (opened.stamps if opened.settled else None, self._compose(node, self._directory))
+            known = (shows if opened.settled else None, self._compose(node, self._directory))
         try:
             yield known[1]
         finally:

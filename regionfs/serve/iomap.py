@@ -24,7 +24,7 @@ from typing import NamedTuple, Protocol, cast
 from regionfs.errors import RegionfsError
 from regionfs.fs import FileSystem
 from regionfs.modes import iomap
-from regionfs.modes.choose import Choice, Mode
+from regionfs.modes.choose import Mode
 from regionfs.plan import Mapping
 from regionfs.regions import Kind, RegionMap
 from regionfs.serve.upserts import Batch, Send, Upserts
@@ -182,7 +182,7 @@ class IomapSession:
             except RegionfsError as error:
                 refused[f"iomap failed: {error}"].append(node)
         for why, group in refused.items():
-            _fall_back(group, why)
+            self._fall_back(group, why)
 
     def _admit(self, node: FileNode) -> Mapped:
         found = iomap.granularity(self._regions(node))
@@ -241,7 +241,7 @@ class IomapSession:
             self._registry.trial(next(iter(fds.values())))
         except OSError as error:
             if error.errno in _REFUSES_THE_KIND:
-                _fall_back(nodes, f"the kernel takes no backing files beside iomap ({error.strerror})")
+                self._fall_back(nodes, f"the kernel takes no backing files beside iomap ({error.strerror})")
 
     def _nodes(self, *modes: Mode) -> list[FileNode]:
         return [node for node in self._fs.tree.files.values() if node.choice.mode in modes]
@@ -252,12 +252,10 @@ class IomapSession:
     def _bytes(self, nodes: Iterable[FileNode]) -> int:
         return sum(self._fs.size(node) for node in nodes)
 
-
-def _fall_back(nodes: list[FileNode], why: str) -> None:
-    more = f" and {len(nodes) - 1} more" if len(nodes) > 1 else ""
-    log.warning("%s%s: served in userspace: %s", nodes[0].spec.path, more, why)
-    for node in nodes:
-        node.choice = Choice(Mode.USERSPACE, why)
+    def _fall_back(self, nodes: list[FileNode], why: str) -> None:
+        more = f" and {len(nodes) - 1} more" if len(nodes) > 1 else ""
+        log.warning("%s%s: served in userspace: %s", nodes[0].spec.path, more, why)
+        self._fs.fall_back(nodes, why)
 
 
 def _end(request: Request) -> bytes:

@@ -102,7 +102,7 @@ def test_files_without_a_mount_are_cleared(dead: Mount) -> None:
 def test_files_of_no_mount_are_swept(tmp_path: Path) -> None:
     """Layers that nobody announces, and logs a week old, go with the next mount; younger ones stay."""
     place = runtime.directory()
-    ages = {"layer-0": 3600, "sock": 10, "log": 3600, "index.new": 3600}
+    ages = {"snapshot-0": 3600, "sock": 10, "log": 3600, "index.new": 3600}
     made = {suffix: place / f"0123456789abcdef.{suffix}" for suffix in ages}
     for suffix, path in (*made.items(), ("old log", place / "fedcba9876543210.log")):
         path.touch()

@@ -246,8 +246,8 @@ def listing(world: World) -> list[str]:
 def damage(world: World) -> None:
     """What a server left for the next one cannot be read; no server runs."""
     stem = runtime.stem_of(world.mount.path.resolve())
-    for layer in stem.parent.glob(f"{stem.name}.layer-*"):
-        layer.write_bytes(b"damaged")
+    for snapshot in stem.parent.glob(f"{stem.name}.snapshot-*"):
+        snapshot.write_bytes(b"damaged")
     world.lives.kill()
     eventually(lambda: bool(world.mount.status()["trouble"]))
 
