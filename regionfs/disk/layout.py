@@ -1,8 +1,9 @@
 """Where the partitions of a disk lie: pure arithmetic on sectors, no table and no file.
 
 GPT keeps sector 0 (protective MBR), one header and 16 KiB of entries at either end of the disk;
-MBR keeps sector 0. Partitions go between, in the order given, each start on the alignment unless
-it is stated. Every limit is checked here, so that sfdisk is only asked for what it can do.
+MBR keeps sector 0. Partitions go between, each after all that were given before it and on the
+alignment, or where its start is stated: the table numbers them as they were given, whatever their
+order on the disk. Every limit is checked here, so that sfdisk is only asked for what it can do.
 """
 
 from __future__ import annotations
@@ -48,6 +49,11 @@ class Placed:
     type: str
     uuid: str
 
+    @property
+    def end(self) -> int:
+        """The first sector after it."""
+        return self.start + self.sectors
+
 
 @dataclass(frozen=True, slots=True)
 class Layout:
@@ -73,11 +79,13 @@ def lay_out(parts: Sequence[Part], *, label: str, sector: int, align: int, size:
                          ", more need --gpt"))
     table = 1 + -(-ENTRIES * ENTRY_SIZE // sector)  # header and entries
     first, tail = (1 + table, table) if label == "gpt" else (1, 0)
-    placed, pos = [], first * sector
+    placed: list[Placed] = []
+    pos = first * sector
     for number, part in enumerate(parts, 1):
         one = _place(part, number, pos, sector, align, label, seed)
         placed.append(one)
-        pos = (one.start + one.sectors) * sector
+        pos = max(pos, one.end * sector)
+    _check_places(placed, first, sector)
     ids = [one.uuid for one in placed if label == "gpt"]
     if twice := {one for one in ids if ids.count(one) > 1}:
         raise UsageError(f"uuid={twice.pop()} is given to two partitions")
@@ -94,8 +102,6 @@ def _place(part: Part, number: int, pos: int, sector: int, align: int, label: st
     start = align_up(pos, align) if part.start is None else part.start
     if start % sector:
         raise UsageError(f"{who}: start {start} is not on a sector of {sector} bytes")
-    if start < pos:
-        raise UsageError(f"{who}: start {start} lies before {pos}, where what comes before it ends")
     size = align_up(part.length if part.size is None else part.size, sector)
     if size < part.length:
         raise UsageError(f"{who}: size {size} is less than the image's {part.length} bytes")
@@ -108,6 +114,16 @@ def _place(part: Part, number: int, pos: int, sector: int, align: int, label: st
         raise UsageError(f"{who}: uuid={part.uuid} is not a GUID such as {_SEEDS}")
     uuid = part.uuid or str(uuid5(_SEEDS, f"{seed}/{number}"))
     return Placed(part, start // sector, size // sector, type_id(part.type, label), uuid.upper())
+
+
+def _check_places(placed: Sequence[Placed], first: int, sector: int) -> None:
+    """Refuse a partition that lies in the table's sectors or in another partition."""
+    border, before = first * sector, "the partition table"
+    for number, one in sorted(enumerate(placed, 1), key=lambda item: item[1].start):
+        if one.start * sector < border:
+            raise UsageError(f"partition {number} ({one.part.path}): start {one.start * sector} lies before {border}, "
+                             f"where {before} ends")
+        border, before = one.end * sector, f"partition {number} ({one.part.path})"
 
 
 def _check_name(who: str, name: str) -> None:

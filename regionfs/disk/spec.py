@@ -21,7 +21,7 @@ def read_part(word: str, manifest: Path) -> Part:
 
     Raises UsageError, UnitError, and SourceError when the image cannot serve.
     """
-    image, options = _split(word)
+    image, options = split_part(word)
     writable = "rw" in options
     return Part(
         source_path(image, manifest), inspect_source(image, writable=writable).size,
@@ -31,7 +31,7 @@ def read_part(word: str, manifest: Path) -> Part:
         uuid=options.get("uuid"), attrs=_attributes(options.get("attrs")), bootable="bootable" in options)
 
 
-def _split(word: str) -> tuple[Path, dict[str, str]]:
+def split_part(word: str) -> tuple[Path, dict[str, str]]:
     """The image and its options; a path may hold colons, and one that exists as a whole has no options."""
     image, colon, rest = word.rpartition(":")
     if not colon or Path(word).exists():

@@ -13,11 +13,13 @@ from regionfs.disk.table import Piece
 from regionfs.disk.types import EXTENDED, type_name
 from regionfs.errors import RegionfsError
 from regionfs.manifest.edit_new import NewFile, Row, data_fields, source_fields
+from regionfs.units import format_size
 
 
 def disk_file(path: str, layout: Layout, primary: list[Piece], backup: list[Piece]) -> NewFile:
     """The composite file `path`: the table's bytes inline, partitions from their images, holes between."""
-    parts = [_part_row(number, one, layout) for number, one in enumerate(layout.placed, 1) if one.part.length]
+    parts = [_part_row(number, one, layout) for number, one in sorted(enumerate(layout.placed, 1),
+             key=lambda item: item[1].start) if one.part.length]
     count = len(layout.placed)
     return NewFile(path, layout.size, [*map(_piece_row, primary), *parts, *map(_piece_row, backup)],
                    f"{layout.label.upper()} disk {layout.disk_id}, {count} partition{'s' * (count != 1)}, "
@@ -28,18 +30,23 @@ def partition_files(table: Table, size: int, source: str, base: str, *, writable
     """A file `base`/partN.img per partition of the disk `source` of `size` bytes, in the order of numbers.
 
     An extended partition of an MBR holds the logical ones, which have files of their own, and gets none.
-    Raises RegionfsError for a partition that reaches past the disk.
+    Of a GPT disk that was cut short, what is missing of a partition is an error region. Raises
+    RegionfsError for a partition that reaches past another disk.
     """
     for one in sorted(table.partitions, key=lambda one: one.number):
         if table.label == "dos" and one.type in EXTENDED:
             continue
         start, length = one.start * table.sector, one.sectors * table.sector
-        if start + length > size:
+        if start + length > size and not table.is_cut(size):
             raise RegionfsError(f"partition {one.number} of {source} ends at {start + length}, after the disk's "
                                 f"{size} bytes: the table is for a larger disk, or for other sectors")
-        about = ", ".join(filter(None, (one.name, type_name(one.type), one.uuid)))
-        yield NewFile(f"{base}/part{one.number}.img", length,
-                      [Row(source_fields(0, length, source, offset=start, writable=writable))], about)
+        here = max(0, min(length, size - start))
+        lost = f"{length - here} bytes of it are missing: the disk was cut short" if here < length else ""
+        about = ", ".join(filter(None, (one.name, type_name(one.type), one.uuid, lost)))
+        rows = [Row(source_fields(0, here, source, offset=start, writable=writable))] if here else []
+        if lost:
+            rows.append(Row({"start": format_size(here), "length": format_size(length - here), "error": "true"}))
+        yield NewFile(f"{base}/part{one.number}.img", length, rows, about)
 
 
 def _piece_row(piece: Piece) -> Row:

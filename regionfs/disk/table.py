@@ -18,13 +18,14 @@ from regionfs.disk.layout import ENTRY_SIZE, Layout
 from regionfs.disk.read import Table, read_table
 from regionfs.disk.tool import run_tool
 from regionfs.errors import RegionfsError, UsageError
+from regionfs.units import align_up
 
 BOOT_CODE = 440  # bytes of sector 0 before the disk id
 
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """Bytes of a table at `start` of the disk, without the zeros after them."""
+    """Bytes of a table at `start` of the disk: whole sectors, so that no reader meets a border inside one."""
 
     start: int
     data: bytes
@@ -87,13 +88,14 @@ def _compare(layout: Layout, table: Table) -> None:
 def _primary(layout: Layout, disk: int, boot_code: bytes) -> list[Piece]:
     if len(boot_code) > BOOT_CODE:
         raise UsageError(f"{len(boot_code)} bytes of boot code; there is room for {BOOT_CODE}")
-    code = [Piece(0, boot_code.rstrip(b"\0"), "boot code")] if boot_code.strip(b"\0") else []
-    sector0 = Piece(BOOT_CODE, os.pread(disk, 512 - BOOT_CODE, BOOT_CODE),
-                    "partition table" if layout.label == "mbr" else "protective MBR")
+    table = os.pread(disk, layout.sector, 0)[BOOT_CODE:]
+    sector0 = Piece(0, boot_code.ljust(BOOT_CODE, b"\0") + table,
+                    ("boot code and " if boot_code.strip(b"\0") else "")
+                    + ("partition table" if layout.label == "mbr" else "protective MBR"))
     if layout.label == "mbr":
-        return [*code, sector0]
-    header = Piece(layout.sector, _stripped(disk, layout.sector, 512), "GPT header")
-    return [*code, sector0, header, Piece(2 * layout.sector, _entries(layout, disk, 2), "GPT entries")]
+        return [sector0]
+    header = Piece(layout.sector, os.pread(disk, layout.sector, layout.sector), "GPT header")
+    return [sector0, header, Piece(2 * layout.sector, _entries(layout, disk, 2), "GPT entries")]
 
 
 def _backup(layout: Layout, disk: int) -> list[Piece]:
@@ -102,12 +104,10 @@ def _backup(layout: Layout, disk: int) -> list[Piece]:
     last = layout.size // layout.sector - 1
     start = layout.last + 1
     return [Piece(start * layout.sector, _entries(layout, disk, start), "backup of the GPT entries"),
-            Piece(last * layout.sector, _stripped(disk, last * layout.sector, 512), "backup of the GPT header")]
+            Piece(last * layout.sector, os.pread(disk, layout.sector, last * layout.sector),
+                  "backup of the GPT header")]
 
 
 def _entries(layout: Layout, disk: int, sector: int) -> bytes:
-    return _stripped(disk, sector * layout.sector, len(layout.placed) * ENTRY_SIZE)
-
-
-def _stripped(disk: int, offset: int, length: int) -> bytes:
-    return os.pread(disk, length, offset).rstrip(b"\0")
+    """The sectors of the entries that are in use; those after them are a hole."""
+    return os.pread(disk, align_up(len(layout.placed) * ENTRY_SIZE, layout.sector), sector * layout.sector)

@@ -45,6 +45,13 @@ def test_stated_start_and_size() -> None:
     assert [(14336, 8192), (22528, 10241)] == [(one.start, one.sectors) for one in layout.placed]
 
 
+def test_the_order_on_the_disk_is_free() -> None:
+    """Numbers are those of the order given; one without a start goes after all that were given before it."""
+    layout = laid_out(replace(ROOT, start=8 * MIB), replace(ESP, start=MIB), replace(ESP, uuid=None))
+    assert [16384, 2048, 28672] == [one.start for one in layout.placed]
+    assert 18 * MIB == layout.size
+
+
 def test_ids_come_from_the_seed_alone() -> None:
     """The same again; another seed, other ids; a given uuid stays."""
     one, again, other = laid_out(ESP, ROOT), laid_out(ESP, ROOT), laid_out(ESP, ROOT, seed="t")
@@ -63,8 +70,13 @@ def test_ids_come_from_the_seed_alone() -> None:
     ([ESP], {"align": 0}, "--align 0 is not a multiple"),
     ([ESP], {"size": 4 * MIB}, "--size 4194304 is too small: partitions end at 4194304 and"),
     ([ESP], {"size": 8 * MIB + 1}, "--size 8388609 is not a multiple of the sector size 512"),
-    ([ESP, replace(ROOT, start=MIB)], {}, "partition 2 (root.img): start 1048576 lies before 4194304"),
-    ([replace(ESP, start=512)], {}, "partition 1 (esp.img): start 512 lies before 17408"),
+    ([ESP, replace(ROOT, start=MIB)], {},
+     "partition 2 (root.img): start 1048576 lies before 4194304, where partition 1 (esp.img) ends"),
+    ([replace(ROOT, start=2 * MIB), replace(ESP, start=MIB)], {},
+     "partition 1 (root.img): start 2097152 lies before 4194304, where partition 2 (esp.img) ends"),
+    ([replace(ROOT, start=MIB), replace(ESP, start=MIB)], {}, "lies before"),
+    ([replace(ESP, start=512)], {},
+     "partition 1 (esp.img): start 512 lies before 17408, where the partition table ends"),
     ([replace(ESP, start=MIB + 512)], {"sector": 4096}, "start 1049088 is not on a sector of 4096 bytes"),
     ([replace(ESP, size=MIB)], {}, "size 1048576 is less than the image's 3145728 bytes"),
     ([replace(ESP, length=0)], {}, "the image is empty; give the partition a size="),

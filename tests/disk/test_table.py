@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import zlib
 from pathlib import Path
@@ -9,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from regionfs.disk.layout import Layout, Part, lay_out
-from regionfs.disk.read import Partition, read_table
+from regionfs.disk.read import Partition, parse_dump, read_table
 from regionfs.disk.table import Piece, synthesise
 from regionfs.disk.types import TYPES, type_id, type_name
 from regionfs.errors import RegionfsError, UsageError
@@ -60,27 +61,36 @@ def test_gpt_checksums(sector: int) -> None:
     """The header's own CRC and that of 128 entries, computed here (UEFI 2.10, 5.3.2)."""
     (_, header, entries), backup = synthesise(made("gpt", sector))
     for one in (header, backup[1]):
-        padded = one.data.ljust(92, b"\0")
-        assert int.from_bytes(padded[16:20], "little") == zlib.crc32(padded[:16] + bytes(4) + padded[20:])
-        assert int.from_bytes(padded[88:92], "little") == zlib.crc32(entries.data.ljust(128 * 128, b"\0"))
+        header = one.data[:92]
+        assert int.from_bytes(header[16:20], "little") == zlib.crc32(header[:16] + bytes(4) + header[20:])
+        assert int.from_bytes(header[88:92], "little") == zlib.crc32(entries.data.ljust(128 * 128, b"\0"))
 
 
 @BOTH
 def test_mbr(tmp_path: Path, sector: int) -> None:
-    """One piece of 72 bytes; both entries and the active flag."""
+    """One piece, the whole of sector 0; both entries and the active flag."""
     layout = made("mbr", sector)
     primary, backup = synthesise(layout)
-    assert ([(440, 72)], []) == ([(piece.start, len(piece.data)) for piece in primary], backup)
+    assert ([(0, sector)], []) == ([(piece.start, len(piece.data)) for piece in primary], backup)
     table = read_table(image(layout, primary, tmp_path / "disk"), sector)
     assert ("dos", layout.disk_id) == (table.label, table.id)
     assert ["c", "7"] == [one.type for one in table.partitions]
-    assert 0x80 == primary[0].data[6]
+    assert 0x80 == primary[0].data[446]
+
+
+@BOTH
+def test_pieces_are_whole_sectors(sector: int) -> None:
+    """No data begins or ends inside a sector: readers that ask for data and holes by sectors find none halved."""
+    primary, backup = synthesise(made("gpt", sector, 64 * MIB))
+    assert [0, 0, 0, 0, 0] == [(piece.start | len(piece.data)) % sector for piece in primary + backup]
+    assert [0, sector, 2 * sector] == [piece.start for piece in primary]
 
 
 def test_boot_code_goes_before_the_table() -> None:
-    """440 bytes at most; zeros after it stay a hole."""
-    (code, table), _ = synthesise(made("mbr", 512), b"\x33\xc0" + bytes(400))
-    assert (Piece(0, b"\x33\xc0", "boot code"), 440) == (code, table.start)
+    """440 bytes at most, in the same piece as the table."""
+    (table,), _ = synthesise(made("mbr", 512), b"\x33\xc0" + bytes(400))
+    (plain,), _ = synthesise(made("mbr", 512))
+    assert ("boot code and partition table", b"\x33\xc0" + plain.data[2:]) == (table.what, table.data)
     with pytest.raises(UsageError, match="441 bytes of boot code; there is room for 440"):
         synthesise(made("mbr", 512), bytes(441))
 
@@ -118,6 +128,67 @@ def test_sector_size_is_found(tmp_path: Path) -> None:
     assert (4096, [1, 2]) == (table.sector, [one.number for one in table.partitions])
     with pytest.raises(RegionfsError, match="no GPT for sectors of 512 bytes"):
         read_table(tmp_path / "disk:p1.img", 512)
+
+
+@BOTH
+def test_a_gpt_that_was_cut_short_is_read(tmp_path: Path, sector: int) -> None:
+    """Without its backup the primary table still says everything, and for which size it is."""
+    layout = made("gpt", sector, 64 * MIB)
+    path = image(layout, [piece for part in synthesise(layout) for piece in part], tmp_path / "disk")
+    whole = read_table(path, sector)
+    os.truncate(path, 3 * MIB)
+    cut = read_table(path)
+    assert (whole, True, False) == (cut, cut.is_cut(3 * MIB), cut.is_cut(64 * MIB))
+
+
+def test_a_gpt_cut_inside_its_table_is_called_so(tmp_path: Path) -> None:
+    """The entries are needed; the message gives both sizes."""
+    layout = made("gpt", 512, 64 * MIB)
+    path = image(layout, synthesise(layout)[0], tmp_path / "disk")
+    os.truncate(path, 1100)
+    with pytest.raises(RegionfsError, match="was cut short: its GPT is for 67108864 bytes, it has 1100, and the table"):
+        read_table(path)
+
+
+NEW = """label: dos
+label-id: 0x1
+device: /dev/sda
+unit: sectors
+sector-size: 512
+
+/dev/sda1 : start=        2048, size=        8192, type=83, bootable
+/dev/sda2 : start=       10240, size=      120832, type=5
+"""
+OLD = """# partition table of /dev/sda
+unit: sectors
+
+/dev/sda1 : start=     2048, size=     8192, Id=83, bootable
+/dev/sda2 : start=    10240, size=   120832, Id= 5
+/dev/sda3 : start=        0, size=        0, Id= 0
+"""
+
+
+@pytest.mark.parametrize("text", [NEW, OLD], ids=["today", "before 2.26"])
+def test_dumps_that_people_keep(text: str) -> None:
+    """Both forms of `sfdisk -d` give the table and the disk it was made of."""
+    table = parse_dump(text, Path("t"))
+    assert ("dos", "/dev/sda", 512) == (table.label, table.device, table.sector)
+    assert [(1, 2048, 8192, "83"), (2, 10240, 120832, "5")] == [
+        (one.number, one.start, one.sectors, one.type) for one in table.partitions]
+
+
+@pytest.mark.parametrize(("old", "new", "why"), [
+    ("8192", "8x", "t:7: start=2048, size=8x are not two numbers"),
+    ("8192", "9" * 30, "t:7: start=2048"),
+    ("/dev/sda1", "here", "t:7: 'here' is not the name of a partition"),
+    ("unit: sectors", "unit: cylinders", "the unit 'cylinders' is not sectors"),
+    ("sector-size: 512", "sector-size: x", "t: sector-size x is not a number"),
+])
+def test_bad_dumps_say_why(old: str, new: str, why: str) -> None:
+    """With the line of the dump."""
+    with pytest.raises(RegionfsError) as caught:
+        parse_dump(NEW.replace(old, new, 1), Path("t"))
+    assert why in str(caught.value)
 
 
 def test_missing_tool(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -19,7 +19,7 @@ from regionfs.formats.values import Foreign, FormatError, Imported
 from regionfs.manifest.load import load
 from regionfs.manifest.schema import Manifest
 from regionfs.regions import Kind
-from tests.formats.tools import faults, regionfs, run
+from tests.formats.tools import faults, regionfs, resolved, run
 
 GPT = "label: gpt\nsize=1MiB, type=U, name=EFI\nstart=6MiB, size=2MiB, type=L\n"
 MBR = "label: dos\nsize=1MiB, type=ef, bootable\nsize=5MiB, type=5\nsize=1MiB\nsize=1MiB\n"
@@ -117,7 +117,6 @@ def entry(**keys: Any) -> dict[str, Any]:
     ({"partitions": [entry(start=True)]}, "start true is not a whole number"),
     ({"partitions": [entry(size=0)]}, "size 0"),
     ({"partitions": [entry(size=4096)]}, "ends at 2101248; the disk has 1048576"),
-    ({"partitions": [entry(), entry(node="k2")]}, "before 4608, where the one before it ends"),
     ({"partitions": [entry(), entry(start=16)]}, "two files would be named"),
 ])
 def test_bad_tables_say_why(keys: dict[str, Any], why: str) -> None:
@@ -125,6 +124,56 @@ def test_bad_tables_say_why(keys: dict[str, Any], why: str) -> None:
     with pytest.raises(FormatError) as caught:
         imported({"label": "dos", "device": "k", "unit": "sectors", "partitions": [], **keys})
     assert why in str(caught.value)
+
+
+def test_overlapping_partitions_have_a_file_each() -> None:
+    """Isohybrid images have the EFI partition inside the first one; both are windows, which a note says."""
+    found = imported({"label": "dos", "device": "k", "unit": "sectors", "partitions": [
+        entry(start=0, size=100), entry(node="k2", start=10, size=20), entry(node="k3", start=200)]})
+    assert {"k/part1.img": (0, 51200), "k/part2.img": (5120, 15360), "k/gap1.img": (51200, 102400),
+            "k/part3.img": (102400, 102912), "k/gap2.img": (102912, 1 << 20)} == ranges(found.manifest)
+    assert ("partition 2 begins inside partition 1: both files show those bytes",) == found.notes
+
+
+@pytest.mark.parametrize("command", [("import", "auto", "disk.img", "-o", "m.yaml"),
+                                     ("stitch", "m.yaml", "--from-disk", "disk.img")])
+def test_a_gpt_disk_that_was_cut_short(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+                                       command: tuple[str, ...]) -> None:
+    """What is there of its partitions is shown, what is missing cannot be read, and it is told."""
+    monkeypatch.chdir(tmp_path)
+    tables(tmp_path / "disk.img", GPT)
+    os.truncate(tmp_path / "disk.img", 7 << 20)
+    result = regionfs(*command)
+    assert (0, True) == (result.exit_code, "cut short" in result.stderr)
+    mib = 1 << 20
+    assert [(0, mib, Kind.SOURCE, tmp_path / "disk.img", mib, False)] == resolved(load(tmp_path / "m.yaml"),
+                                                                                  "disk/part1.img")
+    assert [(0, mib, Kind.SOURCE, tmp_path / "disk.img", 6 * mib, False), (mib, 2 * mib, Kind.ERROR, False)] == \
+        resolved(load(tmp_path / "m.yaml"), "disk/part2.img")
+
+
+@pytest.mark.parametrize("script", [GPT, MBR])
+def test_a_dump_is_as_good_as_the_disk(tmp_path: Path, script: str) -> None:
+    """`sfdisk -d`, found without naming the format, and with another image named."""
+    tables(tmp_path / "disk.img", script)
+    (tmp_path / "t.dump").write_text(run("sfdisk", "-d", tmp_path / "disk.img"))
+    (tmp_path / "disk.img").rename(tmp_path / "copy.img")
+    assert 1 == regionfs("import", "auto", tmp_path / "t.dump", "-o", tmp_path / "m.yaml").exit_code
+    result = regionfs("import", "auto", tmp_path / "t.dump", "-o", tmp_path / "m.yaml", "--source",
+                      tmp_path / "copy.img")
+    assert 0 == result.exit_code, result.output
+    assert 0 == regionfs("import", "gpt", tmp_path / "copy.img", "-o", tmp_path / "n.yaml").exit_code
+    assert ranges(load(tmp_path / "m.yaml")) == ranges(load(tmp_path / "n.yaml"))
+
+
+@pytest.mark.parametrize("name", ["qcow2", "vdi", "vhdx", "vmdk"])
+def test_a_container_has_no_table_and_is_called_by_its_name(tmp_path: Path, name: str) -> None:
+    """A disk image of another kind, given as a disk."""
+    run("qemu-img", "create", "-q", "-f", name, tmp_path / "d.img", "4M")
+    for command in (("import", "gpt", tmp_path / "d.img", "-o", tmp_path / "m.yaml"),
+                    ("stitch", tmp_path / "m.yaml", "--from-disk", tmp_path / "d.img")):
+        result = regionfs(*command)
+        assert (1, True) == (result.exit_code, "qemu-img convert -O raw" in result.stderr)
 
 
 def test_a_disk_without_a_table_is_refused(tmp_path: Path) -> None:
