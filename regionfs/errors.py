@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 from regionfs.printable import printable
@@ -60,7 +60,7 @@ class ProtocolError(RegionfsError):
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """One thing wrong in a manifest, with its place (line and column count from 1)."""
+    """One thing wrong in a manifest, with its place (line and column count from 1; line 0: in no text that exists)."""
 
     file: str
     line: int
@@ -70,7 +70,7 @@ class Problem:
 
     def __str__(self) -> str:
         """One line, whatever the names in it hold."""
-        where = f"{self.file}:{self.line}:{self.column}: "
+        where = f"{self.file}:{self.line}:{self.column}: " if self.line else f"{self.file}: "
         return printable(where + (f"{self.path}: {self.message}" if self.path else self.message))
 
 
@@ -101,3 +101,7 @@ class ManifestError(RegionfsError):
     def lines(self) -> tuple[str, ...]:
         """A line for each problem."""
         return tuple(map(str, self.problems))
+
+    def of(self, origin: str) -> ManifestError:
+        """The same problems of a text that was never written: named after `origin`, without lines."""
+        return ManifestError([replace(problem, file=origin, line=0) for problem in self.problems])

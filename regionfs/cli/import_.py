@@ -6,7 +6,6 @@ before its successor was checked. The formats read.
 
 from __future__ import annotations
 
-import json
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -17,7 +16,9 @@ import click
 from regionfs.cli.common import examples, quiet_option, say
 from regionfs.cli.export import STDOUT, check_target, formats_help
 from regionfs.cli.mounted import tell_written
-from regionfs.errors import RegionfsError, UsageError
+from regionfs.cli.partitions import as_json, dump_as_json, table_of
+from regionfs.errors import ManifestError, RegionfsError, UsageError
+from regionfs.formats.sfdisk import is_dump
 from regionfs.formats.table import FORMATS, HEAD, Format, find, guess
 
 if TYPE_CHECKING:
@@ -49,11 +50,14 @@ The result is checked as `regionfs check` does before it replaces anything.
 @click.option("--source", type=click.Path(path_type=Path), metavar="PATH",
               help="The image that IN maps, for formats that do not say.")
 @click.option("--ro", "read_only", is_flag=True, help="Make every region ro, whatever IN says.")
+@click.option("--raw", is_flag=True, help="Take images as they are, also those that look like qcow2, gzip or such.")
+@click.option("--no-verify", is_flag=True, help="Do not read the image to compare it with checksums in IN.")
 @click.option("--force", is_flag=True, help="Replace MANIFEST.")
 @quiet_option
 def import_(format_name: str, foreign: Path, out: Path, name: str, source: Path | None, read_only: bool,
-            force: bool, quiet: bool) -> None:
+            raw: bool, no_verify: bool, force: bool, quiet: bool) -> None:
     """Make a manifest of the foreign map IN."""
+    from regionfs.formats.fit import check_fit
     from regionfs.formats.values import Foreign
     from regionfs.manifest.describe import dump
     from regionfs.manifest.edit_save import create
@@ -65,15 +69,19 @@ def import_(format_name: str, foreign: Path, out: Path, name: str, source: Path 
     manifest = Path.cwd() / "stdout.yaml" if out == STDOUT else out.absolute()
     imported: Imported = row.read(Foreign(place, content, manifest, name.strip("/"),
                                           source.absolute() if source else None))
+    notes = check_fit(imported, read_only=read_only, raw=raw, verify=not no_verify)
     text = dump(_read_only(imported.manifest) if read_only else imported.manifest)
-    loads(text, manifest)
+    try:
+        loads(text, manifest)
+    except ManifestError as error:
+        raise error.of(str(place)) from None
     if out == STDOUT:
         sys.stdout.buffer.write(text.encode())
     else:
         check_target(manifest, [place, *(spec.path for spec in imported.manifest.sources.values())], force)
         create(manifest, text, force=force)
         tell_written(out, counted(contents(imported.manifest)), quiet=quiet)
-    for note in imported.notes:
+    for note in (*imported.notes, *notes):
         say(note, err=True)
 
 
@@ -96,8 +104,9 @@ def _fetch(format_name: str, foreign: Path) -> tuple[Format, bytes]:
         if row.input == "disk" and b"\0" in head:
             if not foreign.is_file() and not foreign.is_block_device():
                 raise UsageError(f"{foreign}: a disk is an image file or a block device; sfdisk --json may be piped")
-            return row, _partition_table(foreign)
-        return row, head + _read_all(stream, foreign)
+            return row, as_json(table_of(foreign), str(foreign.absolute()))
+        content = head + _read_all(stream, foreign)
+        return row, dump_as_json(content, foreign) if row.input == "disk" and is_dump(head) else content
 
 
 def _read(stream: IO[bytes], count: int) -> bytes:
@@ -113,13 +122,3 @@ def _read_all(stream: IO[bytes], foreign: Path) -> bytes:
     if len(rest) > MAX_CONTENT - HEAD:
         raise RegionfsError(f"{foreign} is larger than {MAX_CONTENT} bytes, the limit of a foreign map")
     return rest
-
-
-def _partition_table(disk: Path) -> bytes:
-    """The disk's table in the form of sfdisk --json, which the reader takes."""
-    from regionfs.disk.read import read_table
-    table = read_table(disk)
-    return json.dumps({"partitiontable": {
-        "label": table.label, "device": str(disk.absolute()), "unit": "sectors", "sectorsize": table.sector,
-        "partitions": [{"node": f"{disk.absolute()}p{one.number}", "start": one.start, "size": one.sectors,
-                        "type": one.type} for one in table.partitions]}}).encode()

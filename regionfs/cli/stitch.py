@@ -16,7 +16,7 @@ import click
 
 from regionfs.cli.common import SIZE, examples, quiet_option, say
 from regionfs.cli.mounted import tell_written
-from regionfs.errors import RegionfsError, UsageError
+from regionfs.errors import ManifestError, RegionfsError, UsageError
 
 if TYPE_CHECKING:
     from regionfs.manifest.edit_new import NewFile
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 SHOWN = 3  # files that are named when they are written
 
 _PATH = click.Path(path_type=Path)
-_DISK_OPTIONS = ("gpt", "mbr", "part", "size", "align", "boot_code", "seed")
+_DISK_OPTIONS = ("gpt", "mbr", "part", "size", "align", "boot_code", "seed", "raw")
 
 
 class _Recorded(click.Command):
@@ -53,6 +53,8 @@ class _Recorded(click.Command):
 @click.option("--size", type=SIZE, help="With --disk: its size; default: as small as possible.")
 @click.option("--sector-size", type=click.Choice(["512", "4096"]), help="Of the disk; default 512.")
 @click.option("--align", type=SIZE, help="With --disk: of the partitions' starts; default 1MiB.")
+@click.option("--raw", is_flag=True, help="With --disk: take images as they are, also those that look like qcow2, "
+                                            "Android sparse, gzip or such.")
 @click.option("--boot-code", type=_PATH, help="With --disk: take the first 440 bytes of this file into sector 0.")
 @click.option("--seed", help="With --disk: the text all ids are made from; default: the disk's path.")
 @click.option("--file", "file", metavar="PATH", help="With --concat and --split-set: the file's path in the mount.")
@@ -84,7 +86,10 @@ def stitch(out: Path, force: bool, quiet: bool, **options: Any) -> None:
         raise UsageError(f"{out} exists; --force replaces it")
     files = way(out, options)
     text = compose(files, [f"Made by: regionfs stitch {shlex.join(click.get_current_context().meta['words'])}"])
-    manifest = loads(text, out)
+    try:
+        manifest = loads(text, out)
+    except ManifestError as error:
+        raise error.of(str(out)) from None
     for source in manifest.sources.values():
         if out.exists() and out.samefile(source.path):
             raise UsageError(f"{out} is one of the sources; a manifest in its place would destroy it")
@@ -110,6 +115,8 @@ def _disk(out: Path, options: dict[str, Any]) -> list[NewFile]:
     if options["gpt"] and options["mbr"]:
         raise UsageError("a disk has a --gpt or an --mbr, not both")
     parts = [read_part(word, out) for word in options["part"]]
+    if not options["raw"]:
+        _refuse_containers(options["part"])
     layout = lay_out(parts, label="mbr" if options["mbr"] else "gpt", sector=int(options["sector_size"] or 512),
                      align=2**20 if options["align"] is None else options["align"], size=options["size"],
                      seed=options["disk"] if options["seed"] is None else options["seed"])
@@ -118,6 +125,16 @@ def _disk(out: Path, options: dict[str, Any]) -> list[NewFile]:
         with options["boot_code"].open("rb") as file:
             code = file.read(BOOT_CODE)
     return [disk_file(options["disk"], layout, *synthesise(layout, code))]
+
+
+def _refuse_containers(words: Sequence[str]) -> None:
+    """Nobody wants the bytes of a qcow2 on a disk, or nearly nobody."""
+    from regionfs.disk.spec import split_part
+    from regionfs.formats.fit import container_at
+    for word in words:
+        image, _ = split_part(word)
+        if found := container_at(image):
+            raise UsageError(f"--part {word}: {found.advice(image)}; --raw takes its bytes as they are")
 
 
 def _concat(out: Path, options: dict[str, Any]) -> list[NewFile]:
@@ -140,13 +157,15 @@ def _split_set(out: Path, options: dict[str, Any]) -> list[NewFile]:
 
 
 def _from_disk(out: Path, options: dict[str, Any]) -> list[NewFile]:
-    from regionfs.disk.read import read_table
+    from regionfs.cli.partitions import table_of
     from regionfs.disk.stitch import partition_files
     from regionfs.manifest.edit_new import source_path
     from regionfs.manifest.inspect import inspect_source
     disk: Path = options["from_disk"]
     size = inspect_source(disk).size
-    table = read_table(disk, int(options["sector_size"]) if options["sector_size"] else None)
+    table = table_of(disk, int(options["sector_size"]) if options["sector_size"] else None)
+    if table.is_cut(size):
+        say(f"{disk} was cut short: what is missing of a partition is an error region and fails with EIO", err=True)
     base = options["file"] or disk.name.split(".", 1)[0]
     files = list(partition_files(table, size, source_path(disk, out), base, writable=options["rw"]))
     if not files:

@@ -2,8 +2,9 @@
 
 Source: crosvm protos/src/cdisk_spec.proto and disk/src/composite.rs. A component reaches to the next
 one's offset, there are no gaps, and relative paths are below the disk's directory. Positions are bytes,
-so only holes and inline data need the side file. crosvm looks into components for its other formats
-(qcow2, sparse); here they are raw. The few varints are read and written by hand.
+so only holes and inline data need the side file. crosvm opens components by their formats (qcow2,
+Android sparse); here they are raw, so a component that is another container is refused. The few varints
+are read and written by hand.
 """
 
 from __future__ import annotations
@@ -84,7 +85,8 @@ def _regions(draft: Draft, components: list[dict[str, int | bytes]], length: int
             key = draft.source(path.decode())
         except UnicodeDecodeError:
             raise FormatError(f"{where}: file_path {clip(repr(path))} is not UTF-8") from None
-        yield Region(start, end, Kind.SOURCE, key, offset - start, bool(access))
+        draft.claim(key, where, raw=True)
+        yield draft.take(Region(start, end, Kind.SOURCE, key, offset - start, bool(access)), where)
 
 
 def _offset(component: dict[str, int | bytes]) -> int:

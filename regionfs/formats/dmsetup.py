@@ -51,7 +51,7 @@ def read(foreign: Foreign, resolve: Callable[[str], Device] = from_system) -> Im
     known = dict(_attached(foreign))
     draft = Draft(foreign)
     tables: dict[str, list[Region]] = {}
-    targets = _concise(foreign, text) if _CONCISE.match(foreign.content.lstrip()) else _plain(foreign, text)
+    targets = _concise(foreign, text) if _CONCISE.match(text.lstrip().encode()) else _plain(foreign, text)
     for target in targets:
         regions = tables.setdefault(target.device, [])
         regions.append(_region(draft, target, regions[-1].end if regions else 0, lambda name: known.get(name)
@@ -137,8 +137,8 @@ def _region(draft: Draft, target: Target, pos: int, resolve: Callable[[str], Dev
             device = resolve(name)
             if offset + length > device.size:
                 raise FormatError(f"{target.place}: ends at byte {offset + length} of {name}, which has {device.size}")
-            return Region(start, start + length, Kind.SOURCE, draft.source(device.path),
-                          offset + device.offset - start, target.writable)
+            return draft.take(Region(start, start + length, Kind.SOURCE, draft.source(device.path),
+                                     offset + device.offset - start, target.writable), target.place)
     raise FormatError(f"{target.place}: {clip(' '.join(words[2:]))} is not linear DEVICE OFFSET, zero or error")
 
 

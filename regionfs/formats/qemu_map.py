@@ -70,7 +70,7 @@ def _region(draft: Draft, entry: Any, start: int, end: int, place: str) -> Regio
         raise FormatError(f"{place}: the bytes at {start} lie in a backing file that the map does not name")
     else:
         key = draft.named_source()
-    return Region(start, end, Kind.SOURCE, key, offset - start)
+    return draft.take(Region(start, end, Kind.SOURCE, key, offset - start), place)
 
 
 def _refuse_doubles(regions: list[Region], place: str) -> None:

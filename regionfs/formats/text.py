@@ -5,6 +5,7 @@ Every failure is a FormatError that says where and what. Knows no format.
 
 from __future__ import annotations
 
+import codecs
 import json
 import re
 from collections.abc import Iterator
@@ -14,19 +15,39 @@ from regionfs.formats.values import Foreign, FormatError
 from regionfs.units import MAX_OFFSET
 
 MAX_CONTENT = 64 << 20  # bytes of a foreign file, as for manifests (DESIGN section 3)
+_MARKS = {codecs.BOM_UTF8: "utf-8", codecs.BOM_UTF16_LE: "utf-16-le", codecs.BOM_UTF16_BE: "utf-16-be"}
 _KINDS = {dict: "an object", str: "text", int: "a whole number", bool: "true or false"}
 _DIGITS = {10: re.compile(r"[0-9]{1,19}"), 16: re.compile(r"0[xX][0-9a-fA-F]{1,16}")}
 
 
 def decode(foreign: Foreign, encoding: str = "utf-8") -> str:
-    """The content as text. Raises FormatError with the byte where it is none."""
+    """The content as text: in `encoding`, or as its byte order mark says. NULs that fill up its end are dropped.
+
+    Raises FormatError with the byte where it is none.
+    """
+    content, encoding = _unmarked(foreign.content, encoding)
     try:
-        text = foreign.content.decode(encoding)
+        text = content.decode(encoding)
     except UnicodeDecodeError as error:
         raise FormatError(f"{foreign.path}: byte {error.start} is not {encoding} text") from None
+    text = text.rstrip("\0") or text
     if "\0" in text:
         raise FormatError(f"{foreign.path}: character {text.index(chr(0))} is NUL; this is not a text file")
     return text
+
+
+def plain(head: bytes) -> bytes:
+    """The first bytes of a text in UTF-8, whatever its byte order mark says; bytes without one as they are."""
+    content, encoding = _unmarked(head, "")
+    return content.decode(encoding, "replace").encode() if encoding else content
+
+
+def _unmarked(content: bytes, encoding: str) -> tuple[bytes, str]:
+    """Windows' programs put a mark first, and some of them write UTF-16."""
+    for mark, name in _MARKS.items():
+        if content.startswith(mark):
+            return content.removeprefix(mark), name
+    return content, encoding
 
 
 def lines(foreign: Foreign, text: str | None = None) -> Iterator[tuple[str, str]]:

@@ -7,9 +7,11 @@ say about access becomes a note for people. Knows no format.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from regionfs.errors import RegionfsError
 from regionfs.manifest.schema import FileSpec, Manifest, SourceSpec
@@ -21,6 +23,21 @@ SECTOR = 512  # bytes; the unit of VMDK and device-mapper
 
 class FormatError(RegionfsError):
     """A foreign file is not what its format says, or the format cannot say what is asked."""
+
+
+class UnfitError(FormatError):
+    """A foreign map is right in itself, but the sources here are not those it speaks of."""
+
+    exit_status = 3  # as for a manifest whose sources do not fit
+
+    def __init__(self, problems: Sequence[str]) -> None:
+        super().__init__("\n".join(problems))
+        self._lines = tuple(problems)
+
+    @property
+    def lines(self) -> tuple[str, ...]:
+        """A line for each source."""
+        return self._lines
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,11 +52,36 @@ class Foreign:
 
 
 @dataclass(frozen=True, slots=True)
+class Sum:
+    """Bytes [start, end) of a source have this checksum, says `place`."""
+
+    start: int
+    end: int
+    kind: str    # a name that hashlib knows
+    digest: str  # hex, lower case
+    place: str
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """What a foreign map says of one source. Who opens files compares (see fit)."""
+
+    end: int = 0             # bytes that regions reach to
+    place: str = ""          # the one that reaches so far, for messages
+    rw_place: str = ""       # the first one that writes, "" where none does
+    size: int | None = None  # bytes that the map speaks of in all
+    exact: bool = False      # a file of another size is another image; else a larger one is told only
+    raw: bool = False        # another program would look for a container in it
+    sums: tuple[Sum, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Imported:
-    """What a reader gives. Notes are sentences for people."""
+    """What a reader gives. Notes are sentences for people; claims are by source key."""
 
     manifest: Manifest
     notes: tuple[str, ...] = ()
+    claims: Mapping[str, Claim] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,13 +95,25 @@ class Composite:
     devices: frozenset[str] = frozenset()  # keys of sources that are block devices
 
     def source(self, key: str) -> Path:
-        """The absolute path of a source."""
-        return self.manifest.sources[key].path
+        """The absolute path of a source. Raises FormatError for one that no text can hold."""
+        path = self.manifest.sources[key].path
+        self._check_text(path)
+        return path
 
     def written(self, path: Path) -> str:
-        """`path` as the foreign file should say it: relative where it lies below the foreign file's directory."""
+        """`path` as the foreign file should say it: relative where it lies below the foreign file's directory.
+
+        Raises FormatError when that is not UTF-8.
+        """
         here = self.out.parent
-        return str(path.relative_to(here) if path.is_relative_to(here) and ".." not in path.parts else path)
+        name = path.relative_to(here) if path.is_relative_to(here) and ".." not in path.parts else path
+        self._check_text(name)
+        return str(name)
+
+    def _check_text(self, path: Path) -> None:
+        if not is_utf8(str(path)):
+            raise FormatError(f'files["{self.path}"]: the source {os.fsencode(path)!r} is not UTF-8, '
+                              "which a foreign map must be")
 
     def place(self, offset: int) -> str:
         """Name the region that byte `offset` lies in, for messages."""
@@ -93,20 +147,43 @@ class Draft:
     foreign: Foreign
     sources: dict[str, SourceSpec] = field(default_factory=dict)
     files: dict[str, FileSpec] = field(default_factory=dict)
+    claims: dict[str, Claim] = field(default_factory=dict)
 
     def source(self, written: str | Path) -> str:
-        """The key of the source at `written`, which is relative to the foreign file's directory."""
-        if not str(written) or "\0" in str(written) or not _is_utf8(str(written)):
+        """The key of the source at `written`, which is relative to the foreign file's directory.
+
+        One file has one key: without `.` and `..`, relative where it lies below the manifest or was
+        written relative to it, else absolute.
+        """
+        if not str(written) or "\0" in str(written):
             raise FormatError(f"{self.foreign.path}: {str(written)!r} cannot be a path in a manifest")
-        here, path = self.foreign.manifest.parent, self.foreign.path.parent / written
-        if here == self.foreign.path.parent and not Path(written).is_absolute():
-            key = str(Path(written))
-        elif path.is_relative_to(here) and ".." not in path.parts:
+        here, beside = _plain(self.foreign.manifest.parent), _plain(self.foreign.path.parent)
+        path = _plain(beside / written)
+        if path.is_relative_to(here):
             key = str(path.relative_to(here))
+        elif here == beside and not Path(written).is_absolute():
+            key = os.path.relpath(path, os.path.realpath(here))
         else:
             key = str(path)
+        if not is_utf8(key):
+            raise FormatError(f"{self.foreign.path}: {os.fsencode(key) if _from_system(key) else key!r} cannot be a "
+                              "path in a manifest, which must be UTF-8")
         self.sources.setdefault(key, SourceSpec(key, here / key))
         return key
+
+    def take(self, region: Region, place: str) -> Region:
+        """`region`, with its source asked for all its bytes by `place`."""
+        if region.kind is Kind.SOURCE:
+            old = self.claims.get(region.source, Claim())
+            end = region.offset + region.length
+            new = replace(old, end=end, place=place) if end > old.end else old
+            self.claims[region.source] = replace(new, rw_place=old.rw_place or (place if region.writable else ""))
+        return region
+
+    def claim(self, key: str, place: str, **more: Any) -> None:
+        """Note what else `place` says of a source: fields of Claim."""
+        old = self.claims.get(key, Claim())
+        self.claims[key] = replace(old, place=old.place or place, **more)
 
     def named_source(self) -> str:
         """The key of the image the caller named. Raises FormatError when none was."""
@@ -129,8 +206,8 @@ class Draft:
     def _put(self, file: FileSpec) -> None:
         if file.path in self.files:
             raise FormatError(f"{self.foreign.path}: two files would be named {file.path!r}")
-        if not _is_utf8(file.path):
-            raise FormatError(f"{self.foreign.path}: {file.path!r} cannot be a path in a manifest")
+        if not is_utf8(file.path):
+            raise FormatError(f"{self.foreign.path}: {file.path!r} cannot be a path in a manifest, which must be UTF-8")
         self.files[file.path] = file
 
     def default_name(self) -> str:
@@ -140,15 +217,33 @@ class Draft:
 
     def done(self, *notes: str) -> Imported:
         """The manifest, with the sources that files use."""
-        return Imported(Manifest(self.foreign.manifest, self.sources, self.files), notes)
+        claims = {key: claim for key, claim in self.claims.items() if key in self.sources}
+        return Imported(Manifest(self.foreign.manifest, self.sources, self.files), notes, claims)
 
 
-def _is_utf8(text: str) -> bool:
+def is_utf8(text: str) -> bool:
+    """True when `text` can be written as UTF-8: no path with other bytes in it."""
     try:
         text.encode()
     except UnicodeEncodeError:
         return False
     return True
+
+
+def _from_system(text: str) -> bool:
+    """True when the surrogates in `text` stand for bytes of a file name."""
+    try:
+        os.fsencode(text)
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _plain(path: Path) -> Path:
+    """`path` without `..`, which goes up from where a symbolic link leads."""
+    if ".." not in path.parts:
+        return path
+    return Path(os.path.realpath(path)) if path.name == ".." else Path(os.path.realpath(path.parent), path.name)
 
 
 def tiles(regions: RegionMap) -> Iterator[Region]:

@@ -2,16 +2,21 @@
 
 Source: "Virtual Disk Format 5.0", VMware, 2011, "The Descriptor File"; QEMU's block/vmdk.c for what
 readers do: QEMU 7.2 drops RDONLY, NOACCESS and ZERO extents and shifts what follows, and takes the
-first extent twice without the line `# Extent description`. So the writer says RW FLAT only.
+first extent twice without the line `# Extent description`. So the writer says RW FLAT only. Readers take
+more than the document says, and so does this one: VirtualBox a space in the first line, QEMU any comment
+there, VMware the encoding of the Windows it ran on, and all of them lines that mean nothing to them.
 """
 
 from __future__ import annotations
 
+import codecs
 import re
+import shlex
 import zlib
 
+from regionfs.formats.containers import HEAD, container
 from regionfs.formats.sides import LaidOut, lay_out
-from regionfs.formats.text import clip, decode, lines, number
+from regionfs.formats.text import clip, decode, lines, number, plain
 from regionfs.formats.values import SECTOR, Composite, Draft, Exported, Foreign, FormatError, Imported
 from regionfs.regions import Kind, Region
 from regionfs.units import MAX_OFFSET
@@ -21,21 +26,33 @@ MANY_EXTENTS = 1000             # QEMU opens each by itself, against the usual l
 MAX_NAME = 511                  # bytes of a file name in QEMU's extent line (vmdk_parse_extents)
 
 _MAGIC = "# Disk DescriptorFile"
-_HEADER = re.compile(r'([\w.]+)\s*=\s*(?:"([^"]*)"|([^"]*))')
+_TITLE = re.compile(rb"#\s*Disk\s+Descriptor\s*File\s*", re.IGNORECASE)
+_VERSION = re.compile(rb'version\s*=\s*"?[0-9]')
+_SPARSE = ("SPARSE", "VMFSSPARSE", "SESPARSE")
+_HEADER = re.compile(r'([\w.-]+)\s*=\s*(?:"([^"]*)"|(.*))')
 _EXTENT = re.compile(r'(RW|RDONLY|NOACCESS)\s+(\S+)\s+([A-Z]+)(?:\s+"([^"]+)"(?:\s+(\S+))?)?(?:\s+.*)?')
-_ENCODINGS = {"utf-8": "utf-8", "windows-1252": "cp1252", "us-ascii": "ascii"}
-_TYPES = ("monolithicFlat", "twoGbMaxExtentFlat", "vmfs", "fullDevice", "partitionedDevice", "custom")
+_ASCII = 'RW 1 FLAT "Az09-._/ \\n +AGEA- ~{" 0\n'  # escapes of other encodings, which must mean nothing
+# Windows' code pages by the names that VMware writes, where Python's codec of that name is a narrower one
+_CODE_PAGES = {"gbk": "cp936", "gb2312": "cp936", "big5": "cp950", "shift_jis": "cp932", "sjis": "cp932",
+               "euc-kr": "cp949", "ks_c_5601-1987": "cp949"}
+_TYPES = ("monolithicFlat", "twoGbMaxExtentFlat", "2GbMaxExtentFlat", "vmfs", "vmfsPreallocated",
+          "vmfsEagerZeroedThick", "vmfsThin", "fullDevice", "partitionedDevice", "custom")
 
 
 def sniff(head: bytes) -> bool:
-    """True for the first bytes of a descriptor."""
-    return head.lstrip().startswith(_MAGIC.encode())
+    """True for the first bytes of a descriptor: its title among the first comments, or a version after them."""
+    for line in map(bytes.strip, plain(head).split(b"\n")):
+        if _TITLE.fullmatch(line):
+            return True
+        if line and not line.startswith(b"#"):
+            return _VERSION.match(line) is not None and b"createtype" in plain(head).lower()
+    return False
 
 
 def read(foreign: Foreign) -> Imported:
     """A composite file of the extents: RW rw, RDONLY ro, ZERO a hole, NOACCESS an error region."""
-    if foreign.content[:4] in (b"KDMV", b"COWD"):
-        raise FormatError(f"{foreign.path}: a sparse extent; only flat descriptors map bytes one to one")
+    if (found := container(foreign.content[:HEAD])) and not sniff(foreign.content):
+        raise FormatError(f"{foreign.path}: only flat descriptors map bytes one to one; {found.advice(foreign.path)}")
     if not sniff(foreign.content):
         raise FormatError(f"{foreign.path}:1: {_MAGIC!r} is missing; this is not a VMDK descriptor")
     draft, header, regions, pos = Draft(foreign), {"encoding": "UTF-8"}, [], 0
@@ -43,9 +60,11 @@ def read(foreign: Foreign) -> Imported:
         if line.startswith("#"):
             continue
         if match := _EXTENT.fullmatch(line):
-            region = _extent(draft, match, pos, place)
+            region = draft.take(_extent(draft, match, pos, place), place)
             regions.append(region)
             pos = region.end
+        elif line.lower().startswith("ddb."):
+            continue  # geometry, tools' notes: free text that maps nothing
         elif match := _HEADER.fullmatch(line):
             header[match[1].lower()] = match[2] or match[3] or ""
         else:
@@ -71,11 +90,26 @@ def write(composite: Composite) -> Exported:
 
 
 def _encoding(foreign: Foreign) -> str:
-    match = re.search(rb'^\s*encoding\s*=\s*"?([\w-]*)', foreign.content[:4096], re.MULTILINE)
-    name = match[1].decode("ascii", "replace") if match else "utf-8"
-    if name.lower() not in _ENCODINGS:
-        raise FormatError(f"{foreign.path}: encoding {clip(name)} is not one of {', '.join(_ENCODINGS)}")
-    return _ENCODINGS[name.lower()]
+    """The codec of the declared encoding; text that is ASCII needs none."""
+    match = re.search(rb'^\s*encoding\s*=\s*"?([^"\r\n]*)', foreign.content[:4096], re.MULTILINE | re.IGNORECASE)
+    name = match[1].decode("ascii", "replace").strip() if match else ""
+    if not name or foreign.content.isascii():
+        return "utf-8"
+    if (codec := _codec(name)) is None:
+        raise FormatError(f"{foreign.path}: encoding {clip(name)} is not known; write the descriptor in UTF-8, "
+                          'with encoding="UTF-8"')
+    return codec
+
+
+def _codec(name: str) -> str | None:
+    """Python's name of an encoding in which ASCII is ASCII, else None."""
+    page = re.fullmatch(r"(?:x-)?(?:windows|ms|ibm)-?([0-9]+)", name.lower())
+    known = f"cp{page[1]}" if page else _CODE_PAGES.get(name.lower(), name)
+    try:
+        found = codecs.lookup(known)
+        return found.name if str(_ASCII.encode(), found.name) == _ASCII else None
+    except (LookupError, UnicodeError, ValueError):
+        return None
 
 
 def _extent(draft: Draft, match: re.Match[str], pos: int, place: str) -> Region:
@@ -84,7 +118,11 @@ def _extent(draft: Draft, match: re.Match[str], pos: int, place: str) -> Region:
     if not 0 < length <= MAX_OFFSET - pos:
         raise FormatError(f"{place}: {count} sectors after {pos} bytes is outside 1 sector to 2^63 - 1 bytes")
     if kind not in ("FLAT", "VMFS", "ZERO"):
-        raise FormatError(f"{place}: {kind} extents are not flat; only FLAT, VMFS and ZERO map bytes one to one")
+        path = draft.foreign.path
+        raise FormatError(f"{place}: {kind} extents are not flat; only FLAT, VMFS and ZERO map bytes one to one"
+                          + (f"; this is a sparse VMDK, of which a plain image is made by qemu-img convert -O raw "
+                             f"{shlex.quote(str(path))} {shlex.quote(str(path.with_suffix('.raw')))}"
+                             if kind in _SPARSE else ""))
     if (kind == "ZERO") != (name is None):
         raise FormatError(f"{place}: a {kind} extent has {'a' if name else 'no'} file name")
     if kind == "FLAT" and offset is None:
@@ -102,7 +140,7 @@ def _extent(draft: Draft, match: re.Match[str], pos: int, place: str) -> Region:
 def _check_header(foreign: Foreign, header: dict[str, str]) -> None:
     if header.get("version") not in ("1", "2", "3"):
         raise FormatError(f"{foreign.path}: version {clip(header.get('version', ''))} is not 1, 2 or 3")
-    if header.get("createtype") not in _TYPES:
+    if header.get("createtype", "").lower() not in (name.lower() for name in _TYPES):
         raise FormatError(f"{foreign.path}: createType {clip(header.get('createtype', ''))} is not one of "
                           f"{', '.join(_TYPES)}")
     if header.get("parentcid", "ffffffff").lower() != "ffffffff":

@@ -5,9 +5,11 @@ Pure text. Knows the keys' order and which values are words or numbers, not what
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Mapping
 
+from regionfs.errors import UsageError
 from regionfs.manifest import edit_text as places
 from regionfs.manifest.edit_draft import Value
 from regionfs.manifest.edit_text import MapText, column
@@ -72,6 +74,11 @@ def quotes(old: MapText, mapping: places.Mapping) -> bool:
 
 
 def _in_quotes(text: str) -> str:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise UsageError(f"{os.fsencode(text)!r} is not UTF-8, which a manifest must be; rename it, or name it by "
+                         "a symbolic link") from None
     return '"' + "".join(_escaped(letter) for letter in text) + '"'
 
 

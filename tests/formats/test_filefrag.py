@@ -85,6 +85,68 @@ def test_unsafe_extents_are_refused(tmp_path: Path, flag: str) -> None:
         imported("filefrag", REPORT.replace("last,eof", f"last,{flag},eof"), tmp_path, source=tmp_path / "dev")
 
 
+@pytest.mark.parametrize("kind", ["ext2", "ext3", "ext4"])
+def test_every_layout_of_the_report(tmp_path: Path, kind: str) -> None:
+    """Of a real file that needs indirect blocks: today's lines with what ext2 and ext3 add, and the old columns."""
+    data = Random(1).randbytes(400_000)
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in/a.bin").write_bytes(data)
+    image = tmp_path / "fs.img"
+    image.touch()
+    os.truncate(image, 8 << 20)
+    run(f"mkfs.{kind}", "-q", "-b", "1024", "-d", tmp_path / "in", image)
+    runs: list[list[int]] = []
+    for number, block in enumerate(blocks(image, "a.bin")):
+        if runs and runs[-1][1] + runs[-1][2] == block and runs[-1][0] + runs[-1][2] == number:
+            runs[-1][2] += 1
+        else:
+            runs.append([number, block, 1])
+    if kind != "ext4":  # debugfs lists indirect blocks among the others
+        runs = _without_indirect(data, image, runs)
+    new = [f"{index}: {first}.. {first + count - 1}: {block}.. {block + count - 1}: {count}: merged"
+           for index, (first, block, count) in enumerate(runs)]
+    old = [f"   {index} {first:7} {block:8} {'' if index % 2 else block - 3:8} {count:6} merged"
+           for index, (first, block, count) in enumerate(runs)]
+    for head, columns, lines in (
+            ("Filesystem cylinder groups approximately 7", "(391 blocks of 1024 bytes)",
+             [" ext:     logical_offset:        physical_offset: length:   expected: flags:", *new]),
+            ("Filesystem cylinder groups is approximately 7", "(391 blocks, blocksize 1024)",
+             [" ext logical physical expected length flags", *old])):
+        text = "\n".join(["Filesystem type is: ef53", head, f"File size of a.bin is {len(data)} {columns}", *lines,
+                          "a.bin: 2 extents found, perfection would be 1 extent", ""])
+        result = regionfs("import", "auto", "-", "-o", tmp_path / "m.yaml", "--force", "--source", image,
+                          stdin=text.encode())
+        assert 0 == result.exit_code, result.output
+        assert data == regionfs("cat", tmp_path / "m.yaml", "a.bin").stdout_bytes
+
+
+def _without_indirect(data: bytes, image: Path, runs: list[list[int]]) -> list[list[int]]:
+    """The runs of data, found by their bytes."""
+    disk, found, pos = image.read_bytes(), [], 0
+    for _, first, count in runs:
+        for block in range(first, first + count):
+            piece = data[pos * 1024:(pos + 1) * 1024]
+            if disk[block * 1024:block * 1024 + len(piece)] == piece and piece:
+                found.append([pos, block, 1])
+                pos += 1
+    return found
+
+
+def test_shared_extents_of_xfs_lie_in_place(tmp_path: Path) -> None:
+    """Every file that cp made has them; a note says what moves them."""
+    found = imported("filefrag", REPORT.replace("ef53", "58465342").replace("last,eof", "last,shared,eof"), tmp_path,
+                     source=tmp_path / "dev")
+    assert [(0, 8192, Kind.HOLE, False), (8192, 10000, Kind.SOURCE, tmp_path / "dev", 20 * 4096, False)] == \
+        resolved(found.manifest, "a.bin")
+    assert ["some extents are shared"] == [note.partition(":")[0] for note in found.notes]
+
+
+def test_a_report_by_fibmap_is_called_so(tmp_path: Path) -> None:
+    """Old kernels gave no extents; the message says how to get them."""
+    with pytest.raises(FormatError, match=r"in\.map:4: 'First block: 7'"):
+        imported("filefrag", HEAD + "First block: 7\n", tmp_path, source=tmp_path / "dev")
+
+
 @pytest.mark.parametrize(("old", "new", "why"), [
     ("ef53", "9123683e", "file system type '9123683e'"),
     ("4096 bytes", "0 bytes", "blocks of 0 bytes"),

@@ -96,7 +96,8 @@ def test_every_access_and_type(tmp_path: Path) -> None:
     ("parentCID=12345678", "difference"),
     ("createType=\"streamOptimized\"", "createType"),
     ("version=9", "version '9'"),
-    ("encoding=\"koi8-r\"", "encoding"),
+    ("encoding=\"klingon\"\nddb.x = \"é\"", "encoding 'klingon' is not known"),
+    ("encoding=\"unicode_escape\"\nddb.x = \"é\"", "encoding 'unicode_escape' is not known"),
     ("", "no extents"),
 ])
 def test_bad_descriptors_say_why(tmp_path: Path, extent: str, why: str) -> None:
@@ -104,6 +105,61 @@ def test_bad_descriptors_say_why(tmp_path: Path, extent: str, why: str) -> None:
     with pytest.raises(FormatError, match=r"in\.map") as caught:
         imported("vmdk", HEAD + extent + "\n", tmp_path)
     assert why in str(caught.value)
+
+
+FLAT = 'version=1\nCID=1\nparentCID=ffffffff\n{}createType="twoGbMaxExtentFlat"\n\nRW 1 FLAT "{}" 0\n'
+
+
+@pytest.mark.parametrize("head", [b"# Disk DescriptorFile\n", b"# Disk Descriptor File\r\n", b"#Disk DescriptorFile\n",
+                                  b"\n  # Disk DescriptorFile\n", b"# made by hand\n# Disk DescriptorFile\n",
+                                  b"# any comment\n", b"\xef\xbb\xbf# Disk DescriptorFile\n"])
+@pytest.mark.parametrize("tail", [b"", b"\0" * 300, b'ddb.x = "a "quoted" word"\nddb.nothing\n', b'ddb.comment = \n'])
+def test_descriptors_as_tools_write_them(tmp_path: Path, head: bytes, tail: bytes) -> None:
+    """Titles that VirtualBox and QEMU take, a byte order mark, free text of tools, and NULs to the end of a sector."""
+    text = head + FLAT.format("", "a").encode() + tail
+    put(tmp_path / "a", 512)
+    (tmp_path / "d").write_bytes(text)
+    result = regionfs("import", "auto", tmp_path / "d", "-o", tmp_path / "m.yaml")
+    assert 0 == result.exit_code, result.output
+    assert [(0, 512, Kind.SOURCE, tmp_path / "a", 0, True)] == resolved(load(tmp_path / "m.yaml"), "d.img")
+
+
+def test_a_descriptor_in_utf_16(tmp_path: Path) -> None:
+    """As Windows' editors keep it; the mark counts, not the encoding that stands in it."""
+    text = "\ufeff" + HEAD + FLAT.format('encoding="windows-1252"\n', "ä")
+    put(tmp_path / "ä", 512)
+    (tmp_path / "d").write_bytes(text.encode("utf-16-le"))
+    assert 0 == regionfs("import", "auto", tmp_path / "d", "-o", tmp_path / "m.yaml").exit_code
+
+
+@pytest.mark.parametrize(("declared", "codec", "name"), [
+    ("GBK", "gbk", "系统盘"), ("GB2312", "gbk", "系统盘"), ("GB18030", "gb18030", "系统盘"), ("Big5", "cp950", "系統"),
+    ("Shift_JIS", "cp932", "日本語―"), ("EUC-KR", "cp949", "디스크"), ("windows-949", "cp949", "디스크"),
+    ("windows-1250", "cp1250", "dysk ź"), ("windows-1251", "cp1251", "диск"), ("windows-1252", "cp1252", "é€"),
+    ("ISO-8859-1", "latin-1", "é"), ("ISO-8859-2", "latin2", "ź"), ("KOI8-R", "koi8-r", "диск"),
+    ("IBM437", "cp437", "é"), ("UTF-8", "utf-8", "é日"), ("utf8", "utf-8", "é日"),
+])
+def test_names_are_read_in_the_declared_encoding(tmp_path: Path, declared: str, codec: str, name: str) -> None:
+    """VMware writes the code page of the Windows that it ran on; the file's name here is UTF-8."""
+    text = HEAD + FLAT.format(f'encoding="{declared}"\n', name)
+    assert [name] == list(imported("vmdk", text.encode(codec), tmp_path).manifest.sources)
+
+
+@pytest.mark.parametrize("declared", ["GBK", "klingon", "", "UTF-16"])
+def test_ascii_needs_no_encoding(tmp_path: Path, declared: str) -> None:
+    """Most descriptors have no other letters, whatever they declare."""
+    assert ["a"] == list(imported("vmdk", HEAD + FLAT.format(f'encoding="{declared}"\n', "a"),
+                                  tmp_path).manifest.sources)
+
+
+@pytest.mark.parametrize("subformat", ["monolithicSparse", "streamOptimized", "twoGbMaxExtentSparse"])
+@pytest.mark.parametrize("name", ["auto", "vmdk"])
+def test_a_sparse_disk_is_called_so(tmp_path: Path, subformat: str, name: str) -> None:
+    """With the command that makes a plain image of it."""
+    run("qemu-img", "create", "-q", "-f", "vmdk", "-o", f"subformat={subformat}", tmp_path / "d.vmdk", "1M")
+    result = regionfs("import", name, tmp_path / "d.vmdk", "-o", tmp_path / "m.yaml")
+    assert (1, True, True) == (result.exit_code, "sparse VMDK" in result.stderr,
+                               f"qemu-img convert -O raw {tmp_path}/d.vmdk {tmp_path}/d.raw" in result.stderr)
 
 
 @pytest.mark.parametrize(("region", "why"), [
