@@ -54,7 +54,7 @@ def test_mapped_blocks_are_the_image(tmp_path: Path) -> None:
     (tmp_path / "a.img").write_bytes(IMAGE)
     (tmp_path / "a.bmap").write_text(signed())
     result = regionfs("import", "auto", tmp_path / "a.bmap", "-o", tmp_path / "m.yaml",
-                      "--source", tmp_path / "a.img")
+                      "--source", tmp_path / "a.img", "--quiet")
     note = "the checksums of 2 ranges fit; a manifest has no place for them\n"
     assert (0, note) == (result.exit_code, result.stderr)
     image = tmp_path / "a.img"
@@ -82,7 +82,7 @@ def test_bytes_between_the_ranges_are_not_compared(tmp_path: Path) -> None:
     (tmp_path / "a.img").write_bytes(IMAGE[:8192] + bytes(8192) + IMAGE[16384:])
     (tmp_path / "a.bmap").write_text(signed())
     command = ("import", "bmap", tmp_path / "a.bmap", "-o", tmp_path / "m.yaml", "--force", "--source",
-               tmp_path / "a.img")
+               tmp_path / "a.img", "--quiet")
     assert 0 == regionfs(*command).exit_code
     (tmp_path / "a.img").write_bytes(bytes(20_000))
     result = regionfs(*command, "--no-verify")

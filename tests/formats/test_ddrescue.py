@@ -27,7 +27,8 @@ def test_bad_areas_fail_and_good_ones_are_the_image(tmp_path: Path) -> None:
     """Good areas show the image at the same place; all others are error regions, told with their size."""
     put(tmp_path / "r.img", 8192)
     (tmp_path / "r.map").write_text(MAP)
-    result = regionfs("import", "auto", tmp_path / "r.map", "-o", tmp_path / "m.yaml", "--source", tmp_path / "r.img")
+    result = regionfs("import", "auto", tmp_path / "r.map", "-o", tmp_path / "m.yaml", "--source", tmp_path / "r.img",
+                      "--quiet")
     assert (0, "1 KiB in 2 areas were not rescued; reading them fails with EIO\n") == \
         (result.exit_code, result.stderr)
     image = tmp_path / "r.img"

@@ -26,7 +26,7 @@ def test_sets_of_split(tmp_path: Path, options: tuple[str, ...], count: int) -> 
     run("split", "-b", "10", *options, tmp_path / "whole", f"{tmp_path}/disk.raw.")
     (tmp_path / "disk.raw.yaml").touch()
     any_piece = sorted(set(tmp_path.glob("disk.raw.*")) - {tmp_path / "disk.raw.yaml"})[count // 2]
-    result = regionfs("import", "auto", any_piece, "-o", tmp_path / "m.yaml")
+    result = regionfs("import", "auto", any_piece, "-o", tmp_path / "m.yaml", "--quiet")
     assert (0, "") == (result.exit_code, result.stderr)
     assert data == regionfs("cat", tmp_path / "m.yaml", "disk.raw").stdout_bytes
 
@@ -71,7 +71,7 @@ def test_unequal_pieces_are_warned_about(tmp_path: Path) -> None:
     """A short piece in the middle is joined, with a warning that names it."""
     for number, size in enumerate((10, 9, 10), 1):
         put(tmp_path / f"d.00{number}", size)
-    result = regionfs("import", "split", tmp_path / "d.001", "-o", tmp_path / "m.yaml")
+    result = regionfs("import", "split", tmp_path / "d.001", "-o", tmp_path / "m.yaml", "--quiet")
     assert (0, True) == (result.exit_code, result.stderr.startswith("warning: d.002 has 9 bytes, d.001 10"))
 
 
