@@ -12,14 +12,13 @@ import os
 import stat
 from typing import NamedTuple
 
-from regionfs import execute
+from regionfs import execute, extents
 from regionfs.errors import RegionfsError
 from regionfs.manifest.inspect import SourceFacts
 from regionfs.regions import Kind, RegionMap
 from regionfs.source import Sources
 from regionfs.tree import Directory, FileNode, Node
 
-BLOCK = 4096            # f_bsize and st_blksize
 XATTR_LIMIT = 1 << 16   # bytes of an extended attribute's value, XATTR_SIZE_MAX of linux/limits.h
 _LEAST = 70              # bytes of a region as JSON, at least
 
@@ -112,7 +111,7 @@ class AttributeReader:
         if node.allocated is None or node.allocated[0] != seen:
             assert node.spec.regions is not None
             try:
-                units = -(-execute.allocated(node.spec.regions, node.sources) // 512)
+                units = -(-extents.allocated(node.spec.regions, node.sources) // 512)
             except (RegionfsError, OSError):
                 units = -(-node.spec.regions.size // 512)
             node.allocated = (seen, units)

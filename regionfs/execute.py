@@ -11,7 +11,6 @@ import ctypes
 import errno
 import os
 import stat
-from collections.abc import Iterator
 
 from regionfs.descriptors import in_memory
 from regionfs.plan import Mapping, plan_read, plan_write
@@ -22,7 +21,6 @@ NOWAIT = getattr(os, "RWF_NOWAIT", 0)  # answer from the page cache or raise Blo
 _libc = ctypes.CDLL(None, use_errno=True)
 _ZEROS = memoryview(bytes(1 << 20))
 KEEP_SIZE, PUNCH_HOLE, ZERO_RANGE = 1, 2, 16  # linux/falloc.h
-_SCAN_LIMIT = 4096  # regions and extents looked at when counting a file's allocated bytes
 
 
 def read_into(regions: RegionMap, sources: Sources, offset: int, buffer: memoryview, flags: int = 0) -> int:
@@ -123,71 +121,6 @@ def drop_setid(fd: int) -> None:
         os.fchmod(fd, stat.S_IMODE(mode) & ~(stat.S_ISUID | stat.S_ISGID))
 
 
-def seek_data(regions: RegionMap, sources: Sources, offset: int) -> int:
-    """The first byte at or after `offset` that is not a hole. OSError(ENXIO) when none is."""
-    for start, _ in data_ranges(regions, sources, offset, regions.size):
-        return start
-    raise OSError(errno.ENXIO, f"no data after {offset}")
-
-
-def seek_hole(regions: RegionMap, sources: Sources, offset: int) -> int:
-    """The first byte at or after `offset` in a hole; end of file counts as one."""
-    if offset >= regions.size:
-        raise OSError(errno.ENXIO, f"{offset} is at or past end of file")
-    for start, end in data_ranges(regions, sources, offset, regions.size):
-        if start > offset:
-            break
-        offset = end
-    return offset
-
-
-def data_ranges(regions: RegionMap, sources: Sources, offset: int, end: int) -> Iterator[tuple[int, int]]:
-    """Ranges [start, stop) of [offset, end) that hold data, in order: not a hole of the map or of a source."""
-    # a million regions are not asked one by one where their sources have no holes worth the name
-    exact, sparse = len(regions) <= _SCAN_LIMIT, _Sparse(sources)
-    for mapping in plan_read(regions, offset, end - offset):
-        if mapping.kind is Kind.SOURCE and (exact or sparse[mapping.source]):
-            shift = mapping.offset - mapping.address
-            for start, stop in extents(sources.fd(mapping.source), mapping.address, mapping.address + mapping.length):
-                yield start + shift, stop + shift
-        elif mapping.kind is not Kind.HOLE:
-            yield mapping.offset, mapping.end
-
-
-def allocated(regions: RegionMap, sources: Sources) -> int:
-    """Bytes of the file that take up room: data, and the allocated parts of source ranges.
-
-    Exact up to a bound of regions and extents, after which what was not looked at counts as allocated.
-    """
-    total, budget = regions.stored, _SCAN_LIMIT
-    sparse = _Sparse(sources)
-    if not any(sparse[key] for key in regions.names):
-        return total
-    for mapping in plan_read(regions, 0, regions.size):
-        budget -= 1
-        if mapping.kind is Kind.SOURCE and sparse[mapping.source]:
-            total -= mapping.length
-            for start, stop in extents(sources.fd(mapping.source), mapping.address, mapping.address + mapping.length):
-                total += stop - start
-                budget -= 1
-        if budget <= 0:
-            break
-    return total
-
-
-class _Sparse(dict[str, bool]):
-    """Whether sources have fewer blocks than bytes, by key; each is asked once."""
-
-    def __init__(self, sources: Sources) -> None:
-        super().__init__()
-        self._sources = sources
-
-    def __missing__(self, key: str) -> bool:
-        found = os.fstat(self._sources.fd(key))
-        self[key] = found.st_blocks * 512 < found.st_size
-        return self[key]
-
-
 def _read_source(sources: Sources, mapping: Mapping, part: memoryview, flags: int) -> None:
     fd, address = sources.fd(mapping.source), mapping.address
     if flags:
@@ -238,22 +171,3 @@ def _fill_zeros(part: memoryview) -> None:
         count = min(len(part), len(_ZEROS))
         part[:count] = _ZEROS[:count]
         part = part[count:]
-
-
-def extents(fd: int, offset: int, end: int) -> Iterator[tuple[int, int]]:
-    """Allocated ranges of a source within [offset, end); all of it where the source cannot tell."""
-    while offset < end:
-        try:
-            start = os.lseek(fd, offset, os.SEEK_DATA)
-        except OSError as error:
-            if error.errno == errno.ENXIO:  # a hole to the end
-                return
-            if error.errno not in (errno.EINVAL, errno.EOPNOTSUPP):  # block devices know no SEEK_DATA
-                raise
-            yield offset, end
-            return
-        if start >= end:
-            return
-        stop = min(os.lseek(fd, start, os.SEEK_HOLE), end)
-        yield start, stop
-        offset = stop

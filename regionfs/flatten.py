@@ -1,4 +1,4 @@
-"""Step 5c: a composite file becomes a real one: the plan again, performed from file to file.
+"""Step 5d: a composite file becomes a real one: the plan again, performed from file to file.
 
 Three ways, tried in this order for each source, and a way that fails is not tried again for it: sharing
 blocks (a reflink), copy_file_range, read and write. Holes of the map and holes inside sources stay holes,
@@ -13,7 +13,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 from regionfs.errors import RegionfsError
-from regionfs.execute import data_ranges, extents, read_into
+from regionfs.execute import read_into
+from regionfs.extents import data_ranges, extents
 from regionfs.modes.clone import clone_range
 from regionfs.plan import Mapping, plan_read
 from regionfs.regions import Kind, RegionMap
@@ -85,6 +86,9 @@ class Flattening:
 
     def _perform(self, mapping: Mapping) -> Iterator[int]:
         """Bring one mapping over; yields the counts of bytes done."""
+        if mapping.kind is Kind.HOLE:  # the rest of a block: the target is new, and zero
+            yield mapping.length
+            return
         if mapping.kind is not Kind.SOURCE:
             yield from self._transfer(mapping)
             return

@@ -14,9 +14,10 @@ import time
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
-from regionfs import execute
-from regionfs.attributes import BLOCK, AttributeReader, Attributes, Changes, apply, map_text
+from regionfs import execute, extents
+from regionfs.attributes import AttributeReader, Attributes, Changes, apply, map_text
 from regionfs.errors import RegionfsError
+from regionfs.extents import BLOCK
 from regionfs.inodes import Inodes
 from regionfs.manifest.schema import Manifest
 from regionfs.modes.choose import Choice, Mode
@@ -268,7 +269,7 @@ class FileSystem(Inodes):
         node = self.file(ino)
         if whence not in (os.SEEK_DATA, os.SEEK_HOLE):
             raise OSError(errno.EINVAL, f"whence {whence}")
-        seek = execute.seek_data if whence == os.SEEK_DATA else execute.seek_hole
+        seek = extents.seek_data if whence == os.SEEK_DATA else extents.seek_hole
         return seek(self.regions(node, self._attributes.size(node)), node.sources, offset)
 
     def fallocate(self, ino: int, mode: int, offset: int, length: int) -> None:

@@ -16,9 +16,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from functools import reduce
-from itertools import compress, islice
-from operator import add, eq, le, lt, or_
-from typing import NamedTuple
+from itertools import compress, islice, repeat
+from operator import add, and_, eq, gt, le, lt, ne, or_
+from typing import Any, NamedTuple
 
 from regionfs.digest import blake2b
 from regionfs.errors import RegionError
@@ -162,7 +162,7 @@ class RegionMap:
         self.stored = sum(self.ends) - sum(self.starts)
         if HOLE in self._targets:
             self.stored -= sum(end - start for start, end, target, _, _ in self.rows() if target == HOLE)
-        self._answers: dict[int, bool] = {}  # of has_unaligned_errors
+        self._answers: dict[tuple[str, int], Any] = {}  # what was worked out once, by method and argument
 
     def _target(self, region: Region, names: dict[str, int], blobs: dict[int, int]) -> int:
         match region.kind:
@@ -242,11 +242,43 @@ class RegionMap:
         """True when an error region begins or ends inside a `block` of bytes that are not all bad."""
         if not self.has_errors:
             return False
-        if block not in self._answers:
-            self._answers[block] = any(
+        key = ("has_unaligned_errors", block)
+        if key not in self._answers:
+            self._answers[key] = any(
                 start % block or (end % block and end != self.size)
                 for start, end, target, _, _ in self.rows() if target == ERROR)
-        return self._answers[block]
+        answer: bool = self._answers[key]
+        return answer
+
+    def runs(self, block: int, offset: int, end: int) -> Iterator[tuple[int, int]]:
+        """Ranges of whole blocks (a power of two, bytes) in which any byte is no hole, that share a byte with a range.
+
+        In order and apart from each other; the last may end with the file inside a block.
+        """
+        starts, ends = self._runs(block)
+        for index in range(bisect_right(ends, offset), len(starts)):
+            if starts[index] >= end:
+                return
+            yield starts[index], ends[index]
+
+    def _runs(self, block: int) -> tuple[array[int], array[int]]:
+        """Starts and ends of all runs, at the speed of C: there may be a million regions."""
+        key = ("runs", block)
+        if key not in self._answers:
+            starts, ends = self.starts, self.ends
+            if HOLE in self._targets:
+                full = [*map(ne, self._targets, repeat(HOLE))]
+                starts, ends = array("q", compress(starts, full)), array("q", compress(ends, full))
+            firsts = array("q", map(and_, starts, repeat(-block)))
+            lasts = array("q", map(and_, map(add, ends, repeat(block - 1)), repeat(-block)))
+            parted = bytes(map(gt, firsts[1:], lasts))  # whether a hole follows each but the last
+            made = firsts[:1] + array("q", compress(firsts[1:], parted)), (
+                array("q", compress(lasts, parted)) + lasts[-1:])
+            if lasts and lasts[-1] > self.size:
+                made[1][-1] = self.size
+            self._answers[key] = made
+        answer: tuple[array[int], array[int]] = self._answers[key]
+        return answer
 
     def first_after(self, offset: int) -> int:
         """Index of the first region that ends after `offset`; len(self) when none does."""

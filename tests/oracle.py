@@ -15,7 +15,7 @@ from functools import cached_property
 from itertools import groupby, repeat
 from pathlib import Path
 
-BLOCK = 4096  # bytes; sparse sources leave out whole blocks of zeros
+BLOCK = 4096  # bytes; sparse sources leave out whole blocks of zeros, and a hole is told in whole blocks
 
 
 @dataclass(eq=False)
@@ -131,6 +131,12 @@ class Model:
         return done
 
     def is_hole(self) -> list[bool]:
+        """For every byte: is it told as a hole? Only whole blocks are, the last one up to end of file."""
+        exact = self.exact_holes()
+        blocks = (exact[start:start + BLOCK] for start in range(0, self.size, BLOCK))
+        return [told for block in blocks for told in [all(block)] * len(block)]
+
+    def exact_holes(self) -> list[bool]:
         """For every byte: does it lie in a hole of the map or of its source?"""
         sparse = {source: {n for start, end in source.holes() for n in range(start, end)}
                   for source in {byte[2] for byte in self.bytes} if source is not None}

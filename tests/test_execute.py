@@ -169,28 +169,3 @@ def test_punch_outside_rw_ground_changes_nothing(files: Files) -> None:
     """A range that leaves rw ground is refused as a whole."""
     assert "EROFS" == attempt(execute.punch, files.maps["disk"], files.sources, execute.PUNCH_HOLE, 35, 10)
     assert b"b" * 20 == files.source("b.img")
-
-
-def test_seek_sees_holes_of_map_and_source(files: Files) -> None:
-    """The sources hold data under blocks 2, 4 and 7 of the file; all else is a hole."""
-    regions, sources = files.maps["sparse"], files.sources
-    data, hole = [], []
-    for block in range(10):
-        data.append(attempt(execute.seek_data, regions, sources, block * BLOCK))
-        hole.append(attempt(execute.seek_hole, regions, sources, block * BLOCK))
-    data, hole = ([n // BLOCK if isinstance(n, int) else n for n in found] for found in (data, hole))
-    assert [2, 2, 2, 4, 4, 7, 7, 7, "ENXIO", "ENXIO"] == data
-    assert [0, 1, 3, 3, 5, 5, 6, 8, 8, 9] == hole
-
-
-def test_seek_past_the_end(files: Files) -> None:
-    """ENXIO at and past end of file, for both."""
-    for offset in (40 * 1024, 50 * 1024):
-        assert ["ENXIO"] * 2 == [attempt(seek, files.maps["sparse"], files.sources, offset)
-                                 for seek in (execute.seek_data, execute.seek_hole)]
-
-
-def test_allocated_counts_data_only(files: Files) -> None:
-    """Holes of the map and of sparse sources take no room; inline, error and dense ranges do."""
-    assert (3 * BLOCK, 10 + 10 + 10 + 10 + 10 + 6) == tuple(
-        execute.allocated(files.maps[name], files.sources) for name in ("sparse", "disk"))

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from regionfs import execute
+from regionfs import execute, extents
 from regionfs.manifest.load import load
 from regionfs.regions import RegionMap
 from regionfs.source import Sources
@@ -88,7 +88,7 @@ def check_unchanged(regions: RegionMap | None, sources: Sources, file: Composite
         check_read(regions, sources, file.model, rng.randrange(file.model.size + 2), rng.randrange(1, 6000))
     holes = file.model.is_hole()
     for offset in [0, file.model.size - 1, *(rng.randrange(file.model.size) for _ in range(3))]:
-        for whence, seek in (os.SEEK_DATA, execute.seek_data), (os.SEEK_HOLE, execute.seek_hole):
+        for whence, seek in (os.SEEK_DATA, extents.seek_data), (os.SEEK_HOLE, extents.seek_hole):
             expected = attempt(file.model.seek, offset, whence, holes)
             assert expected == attempt(seek, regions, sources, offset), f"{file.path} at {offset}"
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from regionfs.attributes import BLOCK, Attributes
+from regionfs.attributes import Attributes
+from regionfs.extents import BLOCK
 from regionfs.wire import codec
 from regionfs.wire.replies import Attr, AttrOut, EntryOut
 
