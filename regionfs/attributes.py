@@ -7,6 +7,7 @@ attribute is written here too.
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import stat
@@ -61,7 +62,7 @@ def apply(changes: Changes, fd: int) -> None:
     if changes.drop_setid:
         execute.drop_setid(fd)
     if changes.mode is not None:
-        os.fchmod(fd, changes.mode & 0o777)
+        os.fchmod(fd, stat.S_IMODE(changes.mode))
     if changes.uid is not None or changes.gid is not None:
         os.fchown(fd, -1 if changes.uid is None else changes.uid, -1 if changes.gid is None else changes.gid)
     if changes.atime is not None or changes.mtime is not None:
@@ -92,10 +93,10 @@ class AttributeReader:
                           stat.S_IFREG | node.spec.permissions, 1, self._uid, self._gid)
 
     def _whole_attributes(self, node: FileNode, key: str, *, keep: bool) -> Attributes:
-        """The source's own, less what the mount does not give: set-id bits, write bits of a ro file."""
+        """The source's own, less what the mount does not give: write bits of a ro file."""
         opens = node.told.opens
         found, spec = node.sources.status(key), node.spec
-        mode, mtime, ctime = found.st_mode & (0o777 if spec.writable else 0o555), found.st_mtime_ns, found.st_ctime_ns
+        mode, mtime, ctime = found.st_mode & (0o7777 if spec.writable else 0o7555), found.st_mtime_ns, found.st_ctime_ns
         size, blocks = found.st_size, found.st_blocks
         if stat.S_ISBLK(found.st_mode):
             size = node.sources.facts(key).size
@@ -132,6 +133,19 @@ def _last_seen(sources: Sources, key: str) -> SourceFacts:
         return sources.look(key)
     except (RegionfsError, OSError):
         return sources.facts(key)
+
+
+def source_xattr(fd: int, name: bytes) -> bytes:
+    """An extended attribute of a source open as `fd`. OSError.
+
+    A file system that knows no ACLs has none: the kernel asks for one before it lets anybody in.
+    """
+    try:
+        return os.getxattr(fd, name)
+    except OSError as error:
+        if error.errno == errno.EOPNOTSUPP and name.startswith(b"system.posix_acl_"):
+            raise OSError(errno.ENODATA, os.fsdecode(name)) from error
+        raise
 
 
 def map_text(regions: RegionMap, size: int) -> bytes:

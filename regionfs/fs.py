@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 from regionfs import execute, extents
-from regionfs.attributes import AttributeReader, Attributes, Changes, apply, map_text
+from regionfs.attributes import AttributeReader, Attributes, Changes, apply, map_text, source_xattr
 from regionfs.errors import RegionfsError
 from regionfs.extents import BLOCK
 from regionfs.inodes import Inodes
@@ -30,6 +30,8 @@ from regionfs.units import MAX_OFFSET
 log = logging.getLogger("regionfs")
 
 SETTLED_NS = 20_000_000           # a time stamp younger than this may hide a later change
+NAME_MAX = 255                    # bytes of a name
+OURS = b"user.regionfs."          # names of extended attributes that no source's are shown under
 MODE_XATTR, MAP_XATTR = b"user.regionfs.mode", b"user.regionfs.map"
 _ACCESS_KINDS = os.O_RDONLY | os.O_WRONLY | os.O_RDWR
 
@@ -61,10 +63,10 @@ class FileSystem(Inodes):
     # names
 
     def lookup(self, parent: int, name: bytes) -> Attributes:
-        """Attributes of `name` in directory `parent`. ENOENT when there is none."""
+        """Attributes of `name` in directory `parent`. ENOENT, ENAMETOOLONG."""
         child = self._directory(parent).children.get(name)
         if child is None:
-            raise OSError(errno.ENOENT, os.fsdecode(name))
+            raise OSError(errno.ENAMETOOLONG if len(name) > NAME_MAX else errno.ENOENT, os.fsdecode(name))
         return self._shown(child)
 
     def readdir(self, ino: int) -> list[tuple[bytes, int, int]]:
@@ -118,19 +120,21 @@ class FileSystem(Inodes):
                 return node.choice.mode.value.encode()
             if name == MAP_XATTR:
                 return map_text(self.regions(node), self._attributes.size(node))
-            if node.spec.whole is not None:
-                return os.getxattr(_fd(node, node.spec.whole), name)
+            if node.spec.whole is not None and not name.startswith(OURS):
+                return source_xattr(_fd(node, node.spec.whole), name)
         raise OSError(errno.ENODATA, os.fsdecode(name))
 
-    def listxattr(self, ino: int) -> list[bytes]:
-        """Names of the extended attributes."""
+    def listxattr(self, ino: int, *, trusted: bool) -> list[bytes]:
+        """Names of a `whole` file's extended attributes; with `trusted` those that only the system's root may see.
+
+        Our own are answered by name and not listed: who copies all that is listed would copy them or fail.
+        """
         node = self._node(ino)
-        if not isinstance(node, FileNode):
+        if not isinstance(node, FileNode) or node.spec.whole is None:
             return []
-        own = []
-        if node.spec.whole is not None:
-            own = [os.fsencode(name) for name in os.listxattr(_fd(node, node.spec.whole))]
-        return [MODE_XATTR, MAP_XATTR, *own]
+        names = [os.fsencode(name) for name in os.listxattr(_fd(node, node.spec.whole))]
+        return [name for name in names
+                if not name.startswith(OURS) and (trusted or not name.startswith(b"trusted."))]
 
     def setxattr(self, ino: int, name: bytes, value: bytes, flags: int) -> None:
         """Set on a `whole` rw file's source; EPERM elsewhere and for our own names."""
@@ -319,7 +323,7 @@ class FileSystem(Inodes):
 
     def _xattr_target(self, ino: int, name: bytes) -> int:
         node = self._node(ino)
-        ours = name.startswith(b"user.regionfs.")
+        ours = name.startswith(OURS)
         if ours or not isinstance(node, FileNode) or node.spec.whole is None or not node.spec.writable:
             raise OSError(errno.EPERM, os.fsdecode(name))
         return _fd(node, node.spec.whole)

@@ -14,9 +14,10 @@ from collections.abc import Callable, Iterator
 from typing import cast
 
 from regionfs.attributes import Attributes, Changes
-from regionfs.fs import FileSystem
+from regionfs.fs import NAME_MAX, FileSystem
 from regionfs.modes.choose import Mode
 from regionfs.serve.backing import Backings
+from regionfs.serve.callers import sees_trusted
 from regionfs.serve.entries import NO_ENTRY, attr_out, bare_entry, entry_out
 from regionfs.serve.iomap import IomapSession
 from regionfs.tree import Directory
@@ -42,7 +43,6 @@ from regionfs.wire.requests import (
 
 #: requests that may wait for a disk for long: their thread should not be the one that reads on
 TOUCH_DISK = frozenset({Opcode.FSYNC, Opcode.SYNCFS, Opcode.FALLOCATE, Opcode.LSEEK})
-NAME_MAX = 255
 
 Handler = Callable[[Request], bytes]
 
@@ -89,7 +89,7 @@ class Handlers:
     def _lookup(self, request: Request) -> bytes:
         parent, name = request.header.nodeid, request.names[0]
         directory = self._fs.tree.nodes.get(parent)
-        if isinstance(directory, Directory) and name not in directory.children:
+        if isinstance(directory, Directory) and name not in directory.children and len(name) <= NAME_MAX:
             return NO_ENTRY
         return self._entry(self._fs.lookup(parent, name))
 
@@ -192,7 +192,9 @@ class Handlers:
         return _sized(self._fs.getxattr(request.header.nodeid, request.names[0]), cast(GetxattrIn, request.body))
 
     def _listxattr(self, request: Request) -> bytes:
-        names = b"".join(name + b"\0" for name in self._fs.listxattr(request.header.nodeid))
+        header = request.header
+        found = self._fs.listxattr(header.nodeid, trusted=sees_trusted(header.uid, header.pid))
+        names = b"".join(name + b"\0" for name in found)
         return _sized(names, cast(GetxattrIn, request.body))
 
     def _setxattr(self, request: Request) -> bytes:

@@ -24,10 +24,10 @@ import trio
 from regionfs.attributes import Attributes, Changes
 from regionfs.errors import RegionfsError
 from regionfs.execute import NOWAIT
-from regionfs.fs import FileSystem
+from regionfs.fs import NAME_MAX, FileSystem
 from regionfs.modes.choose import Mode
+from regionfs.serve.callers import sees_trusted
 from regionfs.serve.entries import ENTRY_SECONDS, attr_seconds
-from regionfs.serve.handlers import NAME_MAX
 from regionfs.serve.threads import PAUSE
 
 log = logging.getLogger("regionfs")
@@ -84,7 +84,7 @@ class Operations(pyfuse3.Operations):
 
     supports_dot_lookup = False
     enable_writeback_cache = False
-    enable_acl = False
+    enable_acl = True  # a source's POSIX ACL decides who may open it; see wire/session
 
     def __init__(self, fs: FileSystem) -> None:
         super().__init__()
@@ -200,9 +200,9 @@ class Operations(pyfuse3.Operations):
         with _errors():
             return self._fs.getxattr(ino, name)
 
-    async def listxattr(self, ino: int, ctx: object) -> list[bytes]:
+    async def listxattr(self, ino: int, ctx: Any) -> list[bytes]:
         with _errors():
-            return self._fs.listxattr(ino)
+            return self._fs.listxattr(ino, trusted=sees_trusted(ctx.uid, ctx.pid))
 
     async def setxattr(self, ino: int, name: bytes, value: bytes, ctx: object) -> None:
         with _errors():

@@ -4,6 +4,10 @@
 sends INIT again; a smaller one is refused, and so is a minor below 7.31 (Linux 5.4): several structs had
 other sizes before, and nothing here reads them.
 
+**ACLs.** POSIX_ACL makes the kernel check permissions itself (default_permissions, which every mount has anyway) and
+ask for system.posix_acl_access where a user who is not the file's owner comes with some group bit set; it keeps the
+answer, none too, as long as the file's attributes.
+
 **Flags.** A flag is in the reply only if the kernel offered it. Left out on purpose:
 - ATOMIC_O_TRUNC: without it open(O_TRUNC) is OPEN, then SETATTR size 0, whose error open(2) returns after
   a RELEASE. So truncation has one road, fixed-size files refuse it in one place with EPERM, and an open
@@ -51,6 +55,7 @@ WANTED_FLAGS = (
     | InitFlag.INIT_EXT
     | InitFlag.DIRECT_IO_ALLOW_MMAP   # shared mmap of a file opened with FOPEN_DIRECT_IO
     | InitFlag.HAS_RESEND             # a new server may ask for unanswered requests again
+    | InitFlag.POSIX_ACL              # a source's ACL decides for other users: its mask is all that the mode shows
 )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import shutil
 import stat
 import subprocess
 from collections.abc import Callable
@@ -27,11 +28,11 @@ def refused(call: Callable[..., object], *arguments: object) -> str:
 
 def test_sizes_and_modes(world: World) -> None:
     """Size of the map or the source; 0444, or 0644 with a rw region; whole files have their source's."""
-    (world.sources / "whole.img").chmod(0o4640)
+    (world.sources / "whole.img").chmod(0o5640)
     found = [(path.stat().st_size, oct(path.stat().st_mode)) for path in (
         world.disk, world.ro, world.sparse, world.whole, world.whole_ro)]
     assert [(10 * PAGE, "0o100644"), (2 * PAGE, "0o100444"), (1 << 20, "0o100444"),
-            (1000, "0o100640"), (1000, "0o100440")] == found
+            (1000, "0o105640"), (1000, "0o105440")] == found
 
 
 def test_a_mode_in_the_manifest_is_shown(mount: Callable[..., Mount], tmp_path: Path) -> None:
@@ -128,7 +129,7 @@ def test_extended_attributes_of_a_whole_file_are_its_sources(world: World) -> No
     source = world.sources / "whole.img"
     os.setxattr(world.whole, "user.colour", b"blue")
     assert (b"blue", b"blue") == (os.getxattr(source, "user.colour"), os.getxattr(world.whole_ro, "user.colour"))
-    assert {"user.colour", "user.regionfs.mode", "user.regionfs.map"} <= set(os.listxattr(world.whole))
+    assert {"user.colour"} == {name for name in os.listxattr(world.whole) if name.startswith("user.")}
     os.removexattr(world.whole, "user.colour")
     assert (["ENODATA"] * 2, []) == ([refused(os.getxattr, path, "user.colour") for path in (source, world.whole)],
                                      [name for name in os.listxattr(source) if name.startswith("user.")])
@@ -141,6 +142,44 @@ def test_extended_attributes_elsewhere_are_eperm(world: World) -> None:
             refused(os.setxattr, path, "user.colour", b"blue"), refused(os.removexattr, path, "user.regionfs.mode"),
             refused(os.getxattr, path, "user.colour")]
     assert "EPERM" == refused(os.setxattr, world.whole, "user.regionfs.mode", b"magic")
+
+
+def test_our_own_extended_attributes_are_not_listed(world: World) -> None:
+    """Who copies what is listed neither fails nor carries them along; one that a source has is never shown."""
+    os.setxattr(world.sources / "whole.img", "user.regionfs.map", b"of another file")
+    assert [] == [name for path in (world.disk, world.whole, world.whole_ro, world.mount.path)
+                  for name in os.listxattr(path) if name.startswith("user.")]
+    assert b"whole.img" in os.getxattr(world.whole, "user.regionfs.map")
+    copy = world.sources / "copy"
+    shutil.copy2(world.disk.parent / "ro.bin", copy)
+    assert [] == [name for name in os.listxattr(copy) if name.startswith("user.")]
+
+
+@pytest.mark.parametrize("mode", [0o4755, 0o2755, 0o1777, 0o6711, 0o644])
+def test_chmod_of_special_bits_reaches_the_source(world: World, mode: int) -> None:
+    """All twelve bits, as on a local file; the mount is nosuid, so none is honoured."""
+    world.whole.chmod(mode)
+    assert {mode} == {stat.S_IMODE(path.stat().st_mode) for path in (world.whole, world.sources / "whole.img")}
+
+
+def test_chmod_leaves_the_other_bits(world: World) -> None:
+    """What a program adds one bit to keeps the sticky bit that its source has."""
+    (world.sources / "whole.img").chmod(0o1644)
+    with opened(world.whole):  # which sees it
+        world.whole.chmod(world.whole.stat().st_mode | 0o100)
+    assert 0o1744 == stat.S_IMODE((world.sources / "whole.img").stat().st_mode)
+
+
+def test_names_that_are_too_long(world: World) -> None:
+    """ENAMETOOLONG above 255 bytes, wherever the name stands, and ENOENT up to there."""
+    longest = os.statvfs(world.mount.path).f_namemax
+    names = {longest * "n": "ENOENT", (longest + 1) * "n": "ENAMETOOLONG", 2000 * "n": "ENAMETOOLONG",
+             (longest - 1) * "n" + "ä": "ENAMETOOLONG"}
+    for directory in (world.mount.path, world.mount.path / "deep"):
+        for name, expected in names.items():
+            assert [expected] * 2 == [refused(os.stat, directory / name), refused(os.open, directory / name / "x", 0)]
+        assert "ENAMETOOLONG" == refused(os.mkdir, directory / (256 * "n"))
+        assert "ENAMETOOLONG" == refused(os.open, directory / (256 * "n"), os.O_CREAT | os.O_WRONLY)
 
 
 def test_the_tree_is_read_only(world: World) -> None:

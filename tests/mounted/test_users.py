@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import socket
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -83,21 +84,101 @@ def test_set_id_bits_are_never_honoured(ordinary_user: User, engine: str, second
     program.chmod(0o4755)
     with Mount(directory, {"id": {"whole": "id", "access": "rw"}}, options=["--allow-other"], engine=engine) as mounted:
         path = mounted.path / "id"
-        assert 0o755 == second.stat(path).st_mode & 0o7777
+        assert 0o4755 == second.stat(path).st_mode & 0o7777
         done = other.run(path, "-u")
         assert (0, f"{other.process['user']}\n") == (done.returncode, done.stdout)
         assert {"nosuid", "nodev"} <= set(_options(mounted.path))
 
 
-def test_set_id_bits_cannot_be_set(ordinary_user: User, engine: str) -> None:
-    """A mode that the manifest asks for with set-id bits is refused; chmod does not bring them."""
+def test_set_id_bits_of_a_map_cannot_be_set(ordinary_user: User, engine: str) -> None:
+    """A mode that the manifest asks for with set-id bits is refused."""
     directory = ordinary_user.new_directory()
     ordinary_user.write(directory / "a.img", b"a")
     with Mount(directory, {"x": {"whole": "a.img", "access": "rw"}}, engine=engine) as mounted:
-        (mounted.path / "x").chmod(0o6755)
-        assert 0o755 == (mounted.path / "x").stat().st_mode & 0o7777 == (directory / "a.img").stat().st_mode & 0o7777
         mounted.write_manifest({"x": {"mode": "4755", "regions": [{"source": "a.img"}]}})
         assert 3 == mounted.user.regionfs("check", mounted.manifest).returncode
+
+
+def acl(*entries: tuple[int, int, int]) -> bytes:
+    """system.posix_acl_access of (tag, permissions, id), linux/posix_acl_xattr.h."""
+    packed = (tag | bits << 16 | who << 32 for tag, bits, who in entries)
+    return (2).to_bytes(4, "little") + b"".join(entry.to_bytes(8, "little") for entry in packed)
+
+
+NONE = 0xFFFFFFFF
+OWNER, NAMED, GROUP, MASK, OTHERS = 1, 2, 4, 0x10, 0x20
+
+
+@pytest.mark.parametrize("whole", [{"whole": "a.img", "access": "rw"}, {"whole": "a.img"}], ids=["rw", "ro"])
+def test_the_acl_of_a_source_decides(ordinary_user: User, engine: str, second: Worker, other: User,
+                                     whole: dict[str, str]) -> None:
+    """The mask that stat shows as the group's bits is nobody's right: who is named has his own, the group its own.
+
+    Again after the ACL was changed beside the mount and through it.
+    """
+    directory = ordinary_user.new_directory()
+    source, me = directory / "a.img", other.process["user"]
+    source.write_bytes(b"a")
+    os.chown(source, 0, me)  # root's, and the second user is in its group
+    source.chmod(0o600)
+    group_has_nothing = acl((OWNER, 6, NONE), (NAMED, 6, 12345), (GROUP, 0, NONE), (MASK, 6, NONE), (OTHERS, 0, NONE))
+    he_may_read = acl((OWNER, 6, NONE), (NAMED, 4, me), (GROUP, 0, NONE), (MASK, 6, NONE), (OTHERS, 0, NONE))
+    os.setxattr(source, "system.posix_acl_access", group_has_nothing)
+    with Mount(directory, {"x": whole}, options=["--allow-other"], engine=engine) as mounted:
+        path = mounted.path / "x"
+        calls = [("pread", path, 0, 1), ("pwrite", path, 0, b"b")]
+        assert 0o660 & (0o777 if "access" in whole else 0o555) == path.stat().st_mode & 0o777
+        assert [13, 13] == [getattr(result, "errno", result) for result in second.run(calls)]
+        if "access" in whole:
+            os.setxattr(path, "system.posix_acl_access", he_may_read)
+            assert he_may_read == os.getxattr(source, "system.posix_acl_access")
+            assert [b"a", 13] == [getattr(result, "errno", result) for result in second.run(calls)]
+            os.removexattr(path, "system.posix_acl_access")
+            path.chmod(0o600)
+            assert 13 == getattr(second.run(calls)[0], "errno", None)
+    assert b"a" == source.read_bytes()
+
+
+def test_a_map_has_no_acl(ordinary_user: User, engine: str, second: Worker) -> None:
+    """Its mode is the manifest's, whatever the ACLs of its sources."""
+    directory = ordinary_user.new_directory()
+    source = ordinary_user.write(directory / "a.img", b"a")
+    os.setxattr(source, "system.posix_acl_access", acl((OWNER, 6, NONE), (NAMED, 0, 12345), (GROUP, 0, NONE),
+                                                       (MASK, 0, NONE), (OTHERS, 0, NONE)))
+    with Mount(directory, {"x": {"mode": "0444", "regions": [{"source": "a.img"}]}}, options=["--allow-other"],
+               engine=engine) as mounted:
+        assert [b"a"] == second.run([("pread", mounted.path / "x", 0, 1)])
+        with pytest.raises(OSError, match="No data"):
+            os.getxattr(mounted.path / "x", "system.posix_acl_access")
+
+
+def test_sources_on_a_file_system_without_acls(ordinary_user: User, engine: str, second: Worker) -> None:
+    """The kernel is told that there is none, and asks the mode."""
+    directory = ordinary_user.new_directory()
+    sources = directory / "ramfs"
+    sources.mkdir()
+    subprocess.run(["mount", "-t", "ramfs", "none", sources], check=True)
+    try:
+        (sources / "a.img").write_bytes(b"a")
+        (sources / "a.img").chmod(0o664)
+        with Mount(directory, {"x": {"whole": "ramfs/a.img"}}, options=["--allow-other"], engine=engine) as mounted:
+            assert [b"a"] == second.run([("pread", mounted.path / "x", 0, 1)])
+    finally:
+        subprocess.run(["umount", sources], check=True)
+
+
+def test_trusted_attributes_are_roots(ordinary_user: User, engine: str, other: User) -> None:
+    """Neither listed nor told to an ordinary user; root sees them, and a root without CAP_SYS_ADMIN does not."""
+    directory = ordinary_user.new_directory()
+    source = ordinary_user.write(directory / "a.img", b"a")
+    os.setxattr(source, "trusted.secret", b"1")
+    os.setxattr(source, "user.open", b"2")
+    with Mount(directory, {"x": {"whole": "a.img"}}, options=["--allow-other"], engine=engine) as mounted:
+        show = ["python3", "-c", "import os, sys; print(*sorted(os.listxattr(sys.argv[1])))", mounted.path / "x"]
+        drop = ["setpriv", "--bounding-set", "-sys_admin", "--inh-caps", "-sys_admin"]
+        names = [user.run(*command).stdout.split() for user, command in (
+            (other, show), (mounted.user, show), (mounted.user, [*drop, *show]))]
+    assert [["user.open"], ["trusted.secret", "user.open"], ["user.open"]] == names
 
 
 def _options(point: Path) -> list[str]:
