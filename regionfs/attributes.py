@@ -1,6 +1,6 @@
 """What stat(2) shows of the tree's nodes: sizes, times, owners and allocated blocks.
 
-A fixed-size file has the size and mode of its manifest, the newest times of its sources and the
+A fixed-size file has the size and mode of its manifest, the newest of its sources' times and of its entry's, and the
 daemon's owner; a `whole` file has its source's own attributes, as a bind mount would. The map as an extended
 attribute is written here too.
 """
@@ -81,14 +81,15 @@ class AttributeReader:
     def read(self, node: Node, *, keep: bool) -> Attributes:
         """What stat(2) shows of a node; `keep`: the kernel may keep it, unless an open comes in between."""
         if isinstance(node, Directory):
-            return Attributes(node.ino, 0, 0, self._time, self._time, self._time, stat.S_IFDIR | 0o555, node.links,
-                              self._uid, self._gid)
+            time = node.since or self._time
+            return Attributes(node.ino, 0, 0, time, time, time, stat.S_IFDIR | 0o555, node.links, self._uid, self._gid)
         if node.spec.whole is not None:
             return self._whole_attributes(node, node.spec.whole, keep=keep)
         assert node.spec.regions is not None
         seen = [_last_seen(node.sources, key) for key in node.spec.sources]
-        mtime = max((found.mtime_ns for found in seen), default=self._time)
-        ctime = max((found.ctime_ns for found in seen), default=self._time)
+        least = node.since or (0 if seen else self._time)
+        mtime = max(least, *(found.mtime_ns for found in seen)) if seen else least
+        ctime = max(least, *(found.ctime_ns for found in seen)) if seen else least
         return Attributes(node.ino, node.spec.regions.size, self._allocated(node, seen), mtime, mtime, ctime,
                           stat.S_IFREG | node.spec.permissions, 1, self._uid, self._gid)
 
@@ -103,6 +104,8 @@ class AttributeReader:
             blocks = -(-size // 512)
         else:
             keep = keep and node.told.keep((size, mtime, ctime), opens)
+        if ctime < node.since:  # the entry came to show this source after its last change
+            mtime = ctime = node.since
         return Attributes(node.ino, size, blocks, found.st_atime_ns, mtime, ctime,
                           stat.S_IFREG | (mode if spec.mode is None else spec.mode), 1, found.st_uid, found.st_gid,
                           keep)

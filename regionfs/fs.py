@@ -52,9 +52,10 @@ class FileSystem(Inodes):
     """One mounted manifest: what is asked of its inodes. Its sources stay the caller's to close."""
 
     def __init__(self, manifest: Manifest, sources: Sources, choices: Mapping[str, Choice],
-                 generations: Mapping[str, int] | None = None, loaded: int | None = None) -> None:
-        """`loaded` (ns since the epoch) is the time that directories show."""
-        super().__init__(Tree(manifest, choices, sources, generations))
+                 generations: Mapping[str, int] | None = None, loaded: int | None = None,
+                 since: Mapping[str, int] | None = None) -> None:
+        """`loaded` (ns since the epoch) is shown where no other time is known; `since` as Tree has it."""
+        super().__init__(Tree(manifest, choices, sources, generations, since))
         self._attributes = AttributeReader(time.time_ns() if loaded is None else loaded)
         self._total: tuple[float, Tree | None, int] = (0, None, 0)  # blocks of all files: when, of which tree, how many
         self.on_open: Callable[[int], None] = lambda ino: None  # called before an open looks at the sources

@@ -103,6 +103,7 @@ class FileNode:
     allocated: tuple[object, int] | None = None  # (facts of its sources, 512-byte units with data)
     told: Told = field(default_factory=Told)
     trouble: str = ""      # the log line its last failed open wrote; said once
+    since: int = 0         # ns since the epoch: its entry in the manifest is what it is; 0 where only its sources count
     _digest: bytes = b""
 
     @property
@@ -125,6 +126,7 @@ class Directory:
     ino: int
     parent: int
     path: str  # "" for the root
+    since: int = 0  # ns since the epoch: its names are what they are; 0 if nobody knows
     children: dict[bytes, FileNode | Directory] = field(default_factory=dict)
     _entries: list[tuple[bytes, int, int]] | None = None
 
@@ -153,13 +155,16 @@ class Tree:
     """Nodes by inode number and by name. Nodes that have no name any more stay by number until forgotten."""
 
     def __init__(self, manifest: Manifest, choices: Mapping[str, Choice], sources: Sources,
-                 generations: Mapping[str, int] | None = None) -> None:
-        self.nodes: dict[int, Node] = {ROOT: Directory(ROOT, ROOT, "")}
+                 generations: Mapping[str, int] | None = None, since: Mapping[str, int] | None = None) -> None:
+        """`since`: of paths, a directory's with a slash behind, the `since` of their nodes."""
+        self._since = since or {}
+        self.nodes: dict[int, Node] = {ROOT: Directory(ROOT, ROOT, "", self._since.get("/", 0))}
         self.files: dict[str, FileNode] = {}
         self._retired: set[int] = set()  # inode numbers of nodes without a name
         for path, spec in manifest.files.items():
             generation = generations.get(path, 0) if generations else 0
-            self._add(FileNode(self._inode(path, generation), spec, choices[path], sources, generation))
+            self._add(FileNode(self._inode(path, generation), spec, choices[path], sources, generation,
+                               since=self._since.get(path, 0)))
 
     def place(self, node: FileNode) -> tuple[int, bytes] | None:
         """Directory and name that lead to a file; None when it has none any more."""
@@ -180,9 +185,9 @@ class Tree:
         self._retired.add(node.ino)
         return new
 
-    def revive(self, spec: FileSpec, choice: Choice, sources: Sources, generation: int) -> FileNode:
+    def revive(self, spec: FileSpec, choice: Choice, sources: Sources, generation: int, since: int = 0) -> FileNode:
         """A nameless file from before this process, for the handles that are open on it."""
-        node = FileNode(self._inode(spec.path, generation), spec, choice, sources, generation)
+        node = FileNode(self._inode(spec.path, generation), spec, choice, sources, generation, since=since)
         self.retire(node)
         return node
 
@@ -197,7 +202,7 @@ class Tree:
 
     def retire(self, node: Node) -> None:
         """Keep a nameless node for the handles that are open on it; nothing is in a directory that is gone."""
-        gone = Directory(node.ino, node.parent, node.path) if isinstance(node, Directory) else node
+        gone = Directory(node.ino, node.parent, node.path, node.since) if isinstance(node, Directory) else node
         self.nodes[node.ino] = gone
         self._retired.add(node.ino)
 
@@ -232,7 +237,7 @@ class Tree:
             if child is None:
                 above = "/".join(parts[:depth])
                 # the slash: a file of that path may have lived before
-                child = Directory(self._inode(above + "/"), directory.ino, above)
+                child = Directory(self._inode(above + "/"), directory.ino, above, self._since.get(above + "/", 0))
                 self.nodes[child.ino] = child
                 directory.put(name, child)
             assert isinstance(child, Directory), f"{path}: the manifest lets a file be a directory"

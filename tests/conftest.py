@@ -40,6 +40,7 @@ def pytest_configure(config: pytest.Config) -> None:
     session, config.stash[LOCK] = sweep.new_session()
     config.stash[SESSION], config.stash[SKIPPED] = session, []
     os.environ[sweep.VARIABLE] = str(session)
+    os.environ["XDG_STATE_HOME"] = str(session / "state")  # what mounts of this run remember is gone with it
     config.option.basetemp = config.option.basetemp or str(session / "tests")
     # without the variable: whoever ends the session's processes must not end their watchdog
     environment = {name: value for name, value in os.environ.items() if name != sweep.VARIABLE}

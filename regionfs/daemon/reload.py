@@ -48,10 +48,13 @@ def compare(fs: FileSystem, manifest: Manifest, facts: Mapping[str, SourceFacts]
 
 
 def build(fs: FileSystem, manifest: Manifest, sources: Sources, choices: Mapping[str, Choice],
-          generations: Mapping[str, int], difference: Difference) -> Tree:
-    """The tree that is to take the place of the one served; what has no name in it is retired there."""
+          generations: Mapping[str, int], difference: Difference, since: Mapping[str, int] | None = None) -> Tree:
+    """The tree that is to take the place of the one served; what has no name in it is retired there.
+
+    `since` as Tree has it.
+    """
     old = fs.tree
-    new = Tree(manifest, choices, sources, generations)
+    new = Tree(manifest, choices, sources, generations, since)
     for path in (*difference.added, *difference.changed):
         assert new.files[path].ino not in old.nodes, f"{path}: its new inode number is known already"
     for path in difference.unchanged:

@@ -20,7 +20,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from regionfs.daemon import control, failure, harden, heart, logs, memory, runtime
+from regionfs.daemon import control, failure, harden, heart, history, logs, memory, runtime
 from regionfs.daemon.config import MountConfig
 from regionfs.daemon.link import Link
 from regionfs.daemon.reload import Difference, build, compare, generations, stale_names
@@ -63,7 +63,7 @@ class Server:
     def run(self) -> None:
         """Load, report, serve as the holder says, until the mount or the holder is gone."""
         found = self._store.load()
-        index, snapshot = (None, self._read(self._config.manifest)) if found is None else found
+        index, snapshot = (None, self._read(self._config.manifest, keep=True)) if found is None else found
         self._loops = [spec.device for spec in snapshot.manifest.sources.values() if spec.device is not None]
         self._link.send({"loaded": True})
         message = self._link.receive()
@@ -77,14 +77,16 @@ class Server:
 
     # start
 
-    def _read(self, path: Path) -> Snapshot:
-        """A manifest and its sources as they are. Raises ManifestError, SourceError, MountError."""
+    def _read(self, path: Path, *, keep: bool) -> Snapshot:
+        """A manifest and its sources as they are; `keep`: to be served. ManifestError, SourceError, MountError."""
         from regionfs.manifest.load import load
         confine = self._config.confine
         manifest = load(path if confine is None else path.parent.resolve() / path.name, confine=confine)
         self._check_sources(manifest)
         manifest = self._with_loops(manifest)
-        return Snapshot(manifest, inspect_sources(manifest), time.time_ns())
+        facts = inspect_sources(manifest)
+        since = history.settle(self._config.mountpoint, manifest, facts, keep=keep)
+        return Snapshot(manifest, facts, time.time_ns(), since=since)
 
     def _with_loops(self, manifest: Manifest) -> Manifest:
         """Loop devices where sources ask for them and iomap can use them; the holder keeps them attached."""
@@ -142,7 +144,8 @@ class Server:
     def _make_fs(self, index: Index, snapshot: Snapshot) -> None:
         fallbacks = {path: Choice(Mode.USERSPACE, why) for path, why in index.fallbacks.items()}
         self.fs = FileSystem(snapshot.manifest, self._store.sources(index.snapshot, snapshot),
-                             snapshot.choices | fallbacks, {**snapshot.generations, **index.renewed}, snapshot.loaded)
+                             snapshot.choices | fallbacks, {**snapshot.generations, **index.renewed}, snapshot.loaded,
+                             snapshot.since)
         self.fs.index = index
         self.fs.userspace = Mode.USERSPACE in self._config.modes
 
@@ -238,7 +241,7 @@ class Server:
         if self._native is None:
             raise MountError("the pyfuse3 engine cannot reload; unmount and mount again")
         with self._reloading:
-            snapshot = self._read(Path(words["manifest"]))
+            snapshot = self._read(Path(words["manifest"]), keep=not words["dry_run"])
             choices = self._choices(snapshot)
             with self.fs.changing:
                 difference = compare(self.fs, snapshot.manifest, snapshot.facts, choices)
@@ -261,7 +264,8 @@ class Server:
         self._store.add(number, snapshot)
         sources = self._store.sources(number, snapshot)
         try:
-            tree = build(fs, snapshot.manifest, sources, snapshot.choices, snapshot.generations, difference)
+            tree = build(fs, snapshot.manifest, sources, snapshot.choices, snapshot.generations, difference,
+                         snapshot.since)
             names, nameless = stale_names(fs.tree, tree), tree.retired()
             fs.swap(tree, fs.index.reload(files_of(nameless), directories_of(nameless)))
         finally:  # the new ones, or those from before

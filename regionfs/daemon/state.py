@@ -35,6 +35,7 @@ class Snapshot:
     loaded: int                 # ns since the epoch
     choices: dict[str, Choice] = field(default_factory=dict)
     generations: dict[str, int] = field(default_factory=dict)  # of its files, where not 0
+    since: dict[str, int] = field(default_factory=dict)        # as history.settle says
 
 
 class Store:
@@ -101,7 +102,8 @@ class Store:
                 snapshots[kept.snapshot] = self.snapshot(kept.snapshot)
             found = snapshots[kept.snapshot]
             choice = Choice(Mode.USERSPACE, kept.fallback) if kept.fallback else found.choices[kept.path]
-            fs.tree.revive(found.manifest.files[kept.path], choice, self.sources(kept.snapshot, found), kept.generation)
+            fs.tree.revive(found.manifest.files[kept.path], choice, self.sources(kept.snapshot, found), kept.generation,
+                           found.since.get(kept.path, 0))
         for path in fs.index.directories:
             fs.tree.revive_directory(path)
         if fs.index.retired or fs.index.directories:

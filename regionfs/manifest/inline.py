@@ -33,6 +33,11 @@ class InlineReader:
         self._files: dict[str, bytes | None] = {}
         self._left = FILE_LIMIT
 
+    @property
+    def paths(self) -> list[Path]:
+        """The files that bytes were read from."""
+        return [self._directory / written for written in self._files]
+
     def read(self, node: Node, path: str) -> bytes | None:
         """The bytes of a `data` mapping, at least one."""
         fields = read_map(self._report, node, path, KINDS)

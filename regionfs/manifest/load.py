@@ -104,7 +104,8 @@ class _Loader:
         elif knows_all(root, fields):
             self._report.problem(root, "", "files is missing")
         self._report.finish()
-        return Manifest(self._path, self._sources.specs, files, self._confine)
+        tables = {spec.table for spec in files.values() if spec.table is not None}
+        return Manifest(self._path, self._sources.specs, files, self._confine, (*sorted(tables), *self._inline.paths))
 
     def _check_version(self, fields: dict[str, Node], root: Map) -> None:
         node = fields.get("regionfs")

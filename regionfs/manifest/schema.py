@@ -75,3 +75,4 @@ class Manifest:
     sources: dict[str, SourceSpec] = field(default_factory=dict)
     files: dict[str, FileSpec] = field(default_factory=dict)  # in the order of the text
     confine: Path | None = None  # absolute, resolved: sources are looked for beneath this directory only
+    read_from: tuple[Path, ...] = field(default=(), compare=False)  # absolute; tables and files of inline data

@@ -45,13 +45,30 @@ def test_a_mode_in_the_manifest_is_shown(mount: Callable[..., Mount], tmp_path: 
 
 
 def test_times_are_the_newest_of_the_sources(mount: Callable[..., Mount], tmp_path: Path) -> None:
-    """Of a.img, b.img and ro.img the newest mtime; of the whole file its source's."""
+    """Of a.img, b.img and ro.img the newest mtime, where it is newer than the map; of the whole file its source's."""
     make_sources(tmp_path)
-    for seconds, name in enumerate(("ro", "b", "a", "whole"), 1_000_000_000):
+    for seconds, name in enumerate(("ro", "b", "a", "whole"), 4_000_000_000):
         os.utime(tmp_path / f"{name}.img", ns=(0, seconds * 10**9 + 123_456_789))
     with mount(FILES) as mounted:
         times = [(mounted.path / name).stat().st_mtime_ns for name in ("disk.img", "ro.bin", "deep/er/whole.bin")]
-    assert [(1_000_000_000 + n) * 10**9 + 123_456_789 for n in (2, 0, 3)] == times
+    assert [(4_000_000_000 + n) * 10**9 + 123_456_789 for n in (2, 0, 3)] == times
+
+
+def test_a_file_is_at_least_as_new_as_its_map(mount: Callable[..., Mount], tmp_path: Path) -> None:
+    """At the first mount: the newest of manifest, table and files of inline data. A whole file is its source."""
+    (tmp_path / "a.img").write_bytes(b"a" * PAGE)
+    (tmp_path / "t.csv").write_text("start,length,source,offset\n0,4096,a.img,0\n")
+    (tmp_path / "d").write_bytes(b"d")
+    os.utime(tmp_path / "a.img", ns=(0, 1_000_000_000_000_000_000))
+    files = {"map": {"regions": [{"source": "a.img"}, {"data": {"file": "d"}}]},
+             "table": {"regions": {"table": "t.csv"}}, "whole": {"whole": "a.img"}}
+    mounting = mount(files)
+    os.utime(mounting.manifest, ns=(0, 4_000_000_000_000_000_000))
+    os.utime(tmp_path / "d", ns=(0, 4_100_000_000_000_000_000))
+    os.utime(tmp_path / "t.csv", ns=(0, 4_200_000_000_000_000_000))
+    with mounting as mounted:
+        times = {name: (mounted.path / name).stat().st_mtime for name in files}
+    assert {"map": 4.2e9, "table": 4.2e9, "whole": 1e9} == times
 
 
 def test_a_write_moves_the_times(world: World) -> None:
