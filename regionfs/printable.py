@@ -6,6 +6,7 @@ pictures) passes them through here; JSON and the bytes of files need not.
 
 from __future__ import annotations
 
+import os
 import re
 
 # C0, DEL and C1; marks and overrides of direction, what has no width, ends of lines; halves of surrogate pairs, which
@@ -14,12 +15,26 @@ _OBEYED = ("\x00-\x1f\x7f-\x9f\u061c\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f
            "\ufffe\uffff\U000e0000-\U000e007f")
 _LINE = re.compile(f"[{_OBEYED}]")
 _LINES = re.compile(rf"[{_OBEYED}](?<!\n)")
+_HALVES = re.compile("[\ud800-\udfff]")
 _SHORT = {"\n": r"\n", "\r": r"\r", "\t": r"\t"}
 
 
 def printable(text: str) -> str:
     r"""`text` as one line that only shows: ESC becomes \x1b, a newline \n, a byte that is no UTF-8 \xff."""
     return text if text.isascii() and text.isprintable() else _LINE.sub(_spelled, text)
+
+
+def is_utf8(text: str) -> bool:
+    """True when `text` can be written as UTF-8: a path with no other bytes in it."""
+    return text.isascii() or not _HALVES.search(text)
+
+
+def shown_bytes(text: str) -> str:
+    """`text` in quotes for a message that it is no UTF-8: the bytes of a path, where it is one."""
+    try:
+        return repr(os.fsencode(text))
+    except UnicodeEncodeError:
+        return repr(text)
 
 
 def printable_lines(text: str) -> str:

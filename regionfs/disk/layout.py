@@ -14,6 +14,7 @@ from uuid import NAMESPACE_URL, UUID, uuid5
 
 from regionfs.disk.types import is_guid, type_id
 from regionfs.errors import UsageError
+from regionfs.printable import is_utf8, shown_bytes
 from regionfs.units import align_up, format_size
 
 ENTRIES = 128            # GPT entries, as sfdisk and sgdisk make them
@@ -77,6 +78,8 @@ def lay_out(parts: Sequence[Part], *, label: str, sector: int, align: int, size:
     if not 1 <= len(parts) <= limit:
         raise UsageError(f"{len(parts)} partitions; {label} takes 1 to {limit}" + ("" if label == "gpt" else
                          ", more need --gpt"))
+    if not is_utf8(seed):
+        raise UsageError(f"the seed {shown_bytes(seed)}, which is the disk's path unless --seed is given, is not UTF-8")
     table = 1 + -(-ENTRIES * ENTRY_SIZE // sector)  # header and entries
     first, tail = (1 + table, table) if label == "gpt" else (1, 0)
     placed: list[Placed] = []
@@ -127,10 +130,10 @@ def _check_places(placed: Sequence[Placed], first: int, sector: int) -> None:
 
 
 def _check_name(who: str, name: str) -> None:
-    if len(name.encode("utf-16-le")) // 2 > NAME_UNITS:
-        raise UsageError(f"{who}: name={name} is longer than {NAME_UNITS} UTF-16 units")
     if not name.isprintable() or set(name) & set('"\\'):
         raise UsageError(f"{who}: name={name!r} has a quote, a backslash or a character that cannot be printed")
+    if len(name.encode("utf-16-le")) // 2 > NAME_UNITS:
+        raise UsageError(f"{who}: name={name} is longer than {NAME_UNITS} UTF-16 units")
 
 
 def _total(end: int, tail: int, sector: int, align: int, size: int | None) -> int:

@@ -132,7 +132,7 @@ def _from_dump(path: Path, sector: int) -> Table:
         output = run_tool(["fdisk", "-b", str(sector), str(path)], f"O\n{dump}\nq\n")
         if "does not contain a recognized partition table" in output or not dump.exists():
             raise RegionfsError(f"{path} has no partition table for sectors of {sector} bytes")
-        return parse_dump(dump.read_text(encoding="utf-8"), dump, sector)
+        return parse_dump(dump.read_text(encoding="utf-8", errors="surrogateescape"), dump, sector)
 
 
 def parse_dump(text: str, place: Path, sector: int | None = None) -> Table:

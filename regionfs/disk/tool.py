@@ -18,8 +18,8 @@ def run_tool(command: list[str], text: str = "") -> str:
     """
     environment = os.environ | {"LC_ALL": "C.UTF-8", "PATH": f"{os.environ.get('PATH', os.defpath)}:{_PATH}"}
     try:
-        done = subprocess.run(command, input=text, capture_output=True, text=True, check=False,
-                              env=environment, timeout=_TIMEOUT)
+        done = subprocess.run(command, input=text, capture_output=True, check=False,
+                              encoding="utf-8", errors="surrogateescape", env=environment, timeout=_TIMEOUT)
     except FileNotFoundError:
         raise RegionfsError(f"{command[0]} is not installed; it comes with the package fdisk") from None
     except subprocess.TimeoutExpired:

@@ -68,6 +68,7 @@ def read(foreign: Foreign, resolve: Callable[[str], Device] = from_system) -> Im
 def write(composite: Composite) -> Exported:
     """A plain table under comment lines that attach the files; notes are the commands to run."""
     laid = lay_out(composite, SECTOR, lambda region: region.kind is not Kind.DATA)
+    composite.check_text(composite.out)
     read_only = not composite.regions.writable
     loops = _loops(composite, laid)
     table = "".join(f"{piece.start // SECTOR} {piece.length // SECTOR} {_target(composite, laid, loops, piece)}\n"
@@ -165,6 +166,7 @@ def _loops(composite: Composite, laid: LaidOut) -> dict[Path, str]:
         elif piece.direct is not None and piece.direct.source and piece.direct.source not in composite.devices:
             path = composite.source(piece.direct.source)
         if path is not None:
+            composite.check_text(path)
             if "\n" in str(path):
                 raise FormatError(f"{composite.place(piece.start)}: {clip(str(path))} has a line break, "
                                   "which a table cannot say")

@@ -15,6 +15,7 @@ from typing import Any
 
 from regionfs.errors import RegionfsError
 from regionfs.manifest.schema import FileSpec, Manifest, SourceSpec
+from regionfs.printable import is_utf8, shown_bytes
 from regionfs.regions import Kind, Region, RegionMap
 from regionfs.units import MAX_OFFSET
 
@@ -97,7 +98,7 @@ class Composite:
     def source(self, key: str) -> Path:
         """The absolute path of a source. Raises FormatError for one that no text can hold."""
         path = self.manifest.sources[key].path
-        self._check_text(path)
+        self.check_text(path)
         return path
 
     def written(self, path: Path) -> str:
@@ -107,13 +108,14 @@ class Composite:
         """
         here = self.out.parent
         name = path.relative_to(here) if path.is_relative_to(here) and ".." not in path.parts else path
-        self._check_text(name)
+        self.check_text(name)
         return str(name)
 
-    def _check_text(self, path: Path) -> None:
+    def check_text(self, path: Path) -> None:
+        """Raise FormatError for a path that no text can hold."""
         if not is_utf8(str(path)):
-            raise FormatError(f'files["{self.path}"]: the source {os.fsencode(path)!r} is not UTF-8, '
-                              "which a foreign map must be")
+            raise FormatError(f'files["{self.path}"]: {shown_bytes(str(path))} is not UTF-8, which a foreign '
+                              "map must be")
 
     def place(self, offset: int) -> str:
         """Name the region that byte `offset` lies in, for messages."""
@@ -166,8 +168,8 @@ class Draft:
         else:
             key = str(path)
         if not is_utf8(key):
-            raise FormatError(f"{self.foreign.path}: {os.fsencode(key) if _from_system(key) else key!r} cannot be a "
-                              "path in a manifest, which must be UTF-8")
+            raise FormatError(f"{self.foreign.path}: {shown_bytes(key)} cannot be a path in a manifest, which must "
+                              "be UTF-8")
         self.sources.setdefault(key, SourceSpec(key, here / key))
         return key
 
@@ -207,7 +209,8 @@ class Draft:
         if file.path in self.files:
             raise FormatError(f"{self.foreign.path}: two files would be named {file.path!r}")
         if not is_utf8(file.path):
-            raise FormatError(f"{self.foreign.path}: {file.path!r} cannot be a path in a manifest, which must be UTF-8")
+            raise FormatError(f"{self.foreign.path}: {shown_bytes(file.path)} cannot be a path in a manifest, "
+                              "which must be UTF-8")
         self.files[file.path] = file
 
     def default_name(self) -> str:
@@ -219,24 +222,6 @@ class Draft:
         """The manifest, with the sources that files use."""
         claims = {key: claim for key, claim in self.claims.items() if key in self.sources}
         return Imported(Manifest(self.foreign.manifest, self.sources, self.files), notes, claims)
-
-
-def is_utf8(text: str) -> bool:
-    """True when `text` can be written as UTF-8: no path with other bytes in it."""
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
-
-
-def _from_system(text: str) -> bool:
-    """True when the surrogates in `text` stand for bytes of a file name."""
-    try:
-        os.fsencode(text)
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 def _plain(path: Path) -> Path:

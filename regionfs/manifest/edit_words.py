@@ -5,7 +5,6 @@ Pure text. Knows the keys' order and which values are words or numbers, not what
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Mapping
 
@@ -15,6 +14,7 @@ from regionfs.manifest.edit_draft import Value
 from regionfs.manifest.edit_text import MapText, column
 from regionfs.manifest.parse import misread
 from regionfs.manifest.region import KEYS
+from regionfs.printable import is_utf8, shown_bytes
 from regionfs.units import format_size, parse_size
 
 ORDER = {key: rank for rank, key in enumerate((*KEYS, "size", "mode", "regions"))}
@@ -74,11 +74,9 @@ def quotes(old: MapText, mapping: places.Mapping) -> bool:
 
 
 def _in_quotes(text: str) -> str:
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        raise UsageError(f"{os.fsencode(text)!r} is not UTF-8, which a manifest must be; rename it, or name it by "
-                         "a symbolic link") from None
+    if not is_utf8(text):
+        raise UsageError(f"{shown_bytes(text)} is not UTF-8, which a manifest must be; rename it, or make a "
+                         "symbolic link to it")
     return '"' + "".join(_escaped(letter) for letter in text) + '"'
 
 
