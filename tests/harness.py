@@ -119,8 +119,9 @@ class Mount:
 
     def mount(self) -> Self:
         """Run `regionfs mount` and return once it says the mount answers."""
-        self.path.mkdir(exist_ok=True)
-        self.user.own(self.path)
+        if not self.mounted:  # a dead mount there answers no call
+            self.path.mkdir(exist_ok=True)
+            self.user.own(self.path)
         user = self.user if self.fast and FAST else self.user.with_environment(REGIONFS_FAST="0")
         done = user.regionfs("mount", self.manifest, self.path, "--engine", self.engine, *self.options)
         assert done.returncode == 0, f"regionfs mount: status {done.returncode}\n{done.stdout}{done.stderr}"

@@ -2,30 +2,23 @@
 
 from __future__ import annotations
 
-import os
-import select
 from pathlib import Path
 
 import click
 
-from regionfs.cli.common import MOUNT_POINT, examples
-
-WAIT = 60  # seconds for the daemon to flush and end
+from regionfs.cli.common import MOUNT_POINT, examples, say
 
 
 @click.command(epilog=examples("regionfs umount /mnt/vm", "regionfs umount --lazy /mnt/vm"))
 @click.argument("directory", type=MOUNT_POINT)
 @click.option("--lazy", is_flag=True, help="Detach now; end when the last file is closed.")
 def umount(directory: Path, lazy: bool) -> None:
-    """Unmount DIRECTORY, and wait until data is safe."""
-    from regionfs.daemon.start import unmount
-    from regionfs.errors import MountError
+    """Unmount DIRECTORY, and wait until data is safe.
+
+    Where the file system is mounted elsewhere too (a bind mount, a container) it lives on there, and this says so.
+    """
+    from regionfs.daemon.ending import unmount
     from regionfs.wire.mounts import settle
 
-    point = settle(directory)
-    for process in unmount(point, lazy):
-        with os.fdopen(process, "rb", buffering=0):
-            poll = select.poll()
-            poll.register(process, select.POLLIN)
-            if not lazy and not poll.poll(WAIT * 1000):
-                raise MountError(f"{point} is unmounted, but its daemon still flushes after {WAIT} s")
+    for word in unmount(settle(directory), lazy):
+        say(word, err=True)

@@ -10,29 +10,27 @@ import json
 import os
 from pathlib import Path
 
-from regionfs.daemon import runtime, sd_notify
+from regionfs.daemon import sd_notify
 from regionfs.wire import mounts
 from regionfs.wire.session import Negotiated
 
 NAME = "regionfs"  # of the stored descriptor
 
 
-def keep(mountpoint: Path, fd: int, negotiated: Negotiated) -> None:
-    """Leave the connection with the service manager, if there is one."""
-    mount = mounts.find(mountpoint)
-    if mount is not None and sd_notify.store(fd, NAME):
-        said = {"device": mount.device, "negotiated": negotiated.values()}
-        runtime.connection_of(mountpoint).write_text(json.dumps(said))
+def keep(mount: mounts.Mount, file: Path, fd: int, negotiated: Negotiated) -> None:
+    """Leave the connection with the service manager, if there is one, and in `file` what was agreed on."""
+    if sd_notify.store(fd, NAME):
+        file.write_text(json.dumps({"device": mount.device, "negotiated": negotiated.values()}))
 
 
-def take(mountpoint: Path) -> tuple[int, Negotiated] | None:
+def take(mountpoint: Path, file: Path) -> tuple[int, Negotiated] | None:
     """The connection of the mount that is still there; None when none was kept, or it is another mount's."""
     fd = sd_notify.take(NAME)
     if fd is None:
         return None
     mount = mounts.find(mountpoint)
     try:
-        said = json.loads(runtime.connection_of(mountpoint).read_text())
+        said = json.loads(file.read_text())
         if mount is not None and mount.device == said["device"]:
             return fd, Negotiated.from_values(said["negotiated"])
     except (FileNotFoundError, ValueError, KeyError, TypeError):

@@ -33,6 +33,8 @@ class MountConfig:
     log_level: str = "info"
     poll: int = POLL             # microseconds that a server stays awake for the next request
     generation: int = 0          # of the inode numbers that a server without predecessors gives
+    number: int = 0              # of the mount among those of its mount point, see runtime.stem_of
+    device: int = 0              # st_dev of the mount, once there is one
 
     @staticmethod
     def from_options(manifest: Path, directory: Path, text: str) -> MountConfig:
@@ -60,7 +62,13 @@ class MountConfig:
         return MountConfig(Path(values["manifest"]), Path(values["mountpoint"]), MountOptions(**values["options"]),
                            values["engine"], tuple(Mode(mode) for mode in values["modes"]),
                            None if confine is None else Path(confine), values["log_level"],
-                           values.get("poll", POLL), values["generation"])  # a holder may be older than poll=
+                           values.get("poll", POLL), values["generation"],  # a holder may be older than poll=
+                           values.get("number", 0), values.get("device", 0))
+
+    @property
+    def name(self) -> tuple[Path, int]:
+        """What the runtime directory knows the mount by."""
+        return self.mountpoint, self.number
 
     @property
     def wants_backing(self) -> bool:

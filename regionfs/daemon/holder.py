@@ -36,6 +36,7 @@ from regionfs.daemon.broken import Broken
 from regionfs.daemon.config import MountConfig
 from regionfs.daemon.desk import Desk
 from regionfs.daemon.door import Door
+from regionfs.daemon.place import Place
 from regionfs.daemon.team import Team
 from regionfs.daemon.timers import Timers
 from regionfs.errors import MountError, RegionfsError
@@ -55,8 +56,10 @@ PAUSE = 0.05           # seconds after a round that failed, lest one that always
 class Holder:
     """One mount from before mount(2) to its end."""
 
-    def __init__(self, config: MountConfig, tell: Callable[[dict[str, Any]], None]) -> None:
+    def __init__(self, config: MountConfig, lock: int, tell: Callable[[dict[str, Any]], None]) -> None:
         self._config = config
+        self._lock = lock                 # our claim of the mount point
+        self._place = Place(config.mountpoint, lock)
         self._tell = tell                 # reports {} when the mount answers, or why it cannot
         self._python = sys.executable     # of the next server
         self._engine = ""
@@ -79,7 +82,7 @@ class Holder:
 
     def run(self) -> int:
         """Hold the mount until it is gone; the exit status."""
-        lock = runtime.claim(self._config.mountpoint, self._config.manifest)
+        runtime.announce(self._lock, self._config.mountpoint, self._config.manifest, None)
         try:
             self._hold()
         except BaseException as error:
@@ -89,15 +92,16 @@ class Holder:
             raise
         finally:
             adopt.discard()
-            runtime.clean(self._config.mountpoint)
-            os.close(lock)
+            runtime.clean(*self._config.name)
+            os.close(self._lock)
         return 0 if self._mounted else 1
 
     def _hold(self) -> None:
         if not self._adopt():
-            runtime.clear_leftovers(self._config.mountpoint)
+            self._place.clear_dead()
+            runtime.clear_leftovers(*self._config.name)
         self._listen_to_signals()
-        door = Door(runtime.socket_of(self._config.mountpoint), self._selector, self._timers, self._obey)
+        door = Door(runtime.socket_of(*self._config.name), self._selector, self._timers, self._obey)
         self._spawn()
         while not self._ended:
             for key, _ in self._selector.select(self._timers.wait()):
@@ -117,11 +121,12 @@ class Holder:
 
     def _adopt(self) -> bool:
         """Take over the mount of a holder that died, where a service manager kept its connection."""
-        kept = adopt.take(self._config.mountpoint)
+        kept = adopt.take(self._config.mountpoint, runtime.connection_of(*self._config.name))
         if kept is None:
             return False
         self._device, self._negotiated = kept
         self._engine, self._mounted = "native", True
+        self._config = self._place.note(self._config)
         log.info("%s: the mount of a holder that died is taken over", self._config.mountpoint)
         return True
 
@@ -161,7 +166,7 @@ class Holder:
             if not self._mounted:
                 self._mount()
             if self._device >= 0 and self._ledger < 0:
-                self._ledger = open_ledger(runtime.ledger_of(self._config.mountpoint))
+                self._ledger = open_ledger(runtime.ledger_of(*self._config.name))
         except (RegionfsError, OSError) as error:
             self._give_up(failure.describe(error))
             return
@@ -177,6 +182,7 @@ class Holder:
             mountpoint = str(self._config.mountpoint)
             self._device = device.mount(mountpoint, self._config.options)
             self._mounted = True
+            self._config = self._place.note(self._config)
             try:
                 self._negotiated = handshake(self._device, self._config.wanted())
             except VersionError as error:
@@ -203,10 +209,12 @@ class Holder:
 
     def _mount_answers(self) -> None:
         self._mounted = self._answered = True
-        if mount := mounts.find(self._config.mountpoint):
+        if self._place.mount is None:
+            self._config = self._place.note(self._config)
+        if mount := self._place.mount:
             mounts.raise_readahead(mount.device)
-        if self._negotiated is not None:
-            adopt.keep(self._config.mountpoint, self._device, self._negotiated)
+            if self._negotiated is not None:
+                adopt.keep(mount, runtime.connection_of(*self._config.name), self._device, self._negotiated)
         self._tell({})
 
     def _server_gone(self, why: str) -> None:
@@ -269,10 +277,10 @@ class Holder:
                        "dry_run": bool(request.get("dry_run"))}, client)
         elif command == "upgrade":
             self._upgrade(request.get("python") or sys.executable, client)
-        elif command == "status":
+        elif command in ("status", "sync"):
             self._ask({"command": command}, client)
         else:
-            self._desk.reply(client, {"error": "no such command; known are status, reload, upgrade"})
+            self._desk.reply(client, {"error": "no such command; known are status, sync, reload, upgrade"})
 
     def _ask(self, words: dict[str, Any], client: socket.socket | None) -> None:
         """Pass a request on to the server, which answers the client; to the next one while none is ready.
@@ -281,6 +289,8 @@ class Holder:
         """
         if self._broken is not None and words["command"] == "status":
             self._desk.reply(client, self._status())
+        elif self._broken is not None and words["command"] == "sync":
+            self._desk.reply(client, failure.describe(MountError(f"no server runs: {self._trouble['error']}")))
         elif self._broken is not None:
             self._recover(words, client)
         elif self._ready and self._team.say({**words, "holder": self._status()}, [client.fileno()] if client else []):
@@ -297,7 +307,8 @@ class Holder:
     def _status(self) -> dict[str, Any]:
         return {"mountpoint": str(self._config.mountpoint), "manifest": str(self._config.manifest),
                 "engine": self._engine, "pid": self._team.pid, "holder_pid": os.getpid(), "restarts": self._restarts,
-                "trouble": self._trouble.get("error", ""), "log": logs.place(), "files": {}}
+                "device": self._config.device, "trouble": self._trouble.get("error", ""), "log": logs.place(),
+                "files": {}}
 
     def _upgrade(self, python: str, client: socket.socket) -> None:
         """Replace the server as if it had died, by that of another interpreter."""
@@ -321,7 +332,7 @@ class Holder:
         # inode numbers that were never given: the kernel may hold the others, and what they showed. No clock that
         # is set, and no reload, comes to a number of these again
         self._config = self._config.begin_anew(Path(words["manifest"]), time.clock_gettime_ns(time.CLOCK_BOOTTIME))
-        runtime.discard_state(self._config.mountpoint)
+        runtime.discard_state(*self._config.name)
         self._desk.promise(client, {"unchanged": 0, "recovering": True})
         self._wait = 0.0
         if self._team.pid is None:
@@ -350,40 +361,32 @@ class Holder:
 
     def _unmount_beside(self) -> None:
         try:
-            threading.Thread(target=self._unmount, daemon=True).start()
+            threading.Thread(target=self._place.unmount, daemon=True).start()
         except RuntimeError:  # no thread left: what waits for nobody is done here
             log.warning("no thread can be started; the mount is detached")
-            device.unmount(str(self._config.mountpoint), lazy=True)
-
-    def _unmount(self) -> None:
-        """Unmount; a busy mount is detached, and served until its last file is closed."""
-        try:
-            device.unmount(str(self._config.mountpoint))
-        except RegionfsError as error:
-            log.warning("%s; it is detached, files still open are served until they are closed", error)
-            with suppress(RegionfsError):
-                device.unmount(str(self._config.mountpoint), lazy=True)
+            self._place.abandon()
 
     def _unmount_for_good(self) -> None:
-        """Nothing stays mounted."""
-        if self._mounted or mounts.find(self._config.mountpoint):
+        """Nothing of ours stays mounted."""
+        self._place.abandon()
+        if self._engine == "pyfuse3" and self._place.mount is None:  # its server may have mounted before it failed
             with suppress(RegionfsError):
-                device.unmount(str(self._config.mountpoint), lazy=True)
+                self._place.clear_dead()
         if self._device >= 0:
             os.close(self._device)
             self._device = -1
         self._mounted = False
 
 
-def hold(config: MountConfig, tell: Callable[[dict[str, Any]], None], log_format: str) -> int:
-    """Hold a mount in this process until it is gone; the exit status.
+def hold(config: MountConfig, lock: int, tell: Callable[[dict[str, Any]], None], log_format: str) -> int:
+    """Hold a mount in this process until it is gone; the exit status. `lock` is its claim, runtime.claim.
 
     `tell` gets {} once the mount answers, or failure.describe's values when it cannot be made.
     """
     logs.begin(config.log_level, log_format)
     try:
         harden.give_up(harden.ALWAYS | harden.KERNEL | harden.IOMAP)
-        return Holder(config, tell).run()
+        return Holder(config, lock, tell).run()
     except (RegionfsError, OSError) as error:
         tell(failure.describe(error))
         return 1

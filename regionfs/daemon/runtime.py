@@ -2,28 +2,27 @@
 
 Root's is /run/regionfs, an ordinary user's lies in $XDG_RUNTIME_DIR or else in /tmp. It is 0700 and
 must be ours: what lies in it may be believed. Per mount: the control socket, the log of a background
-daemon, the lock that its holder keeps while it lives (with the mount's name in it), the ledger and
-the store of its servers.
+daemon, the lock that its holder keeps while it lives (with the mount's name and place in it), the ledger
+and the store of its servers. A holder whose file system was unmounted here and is in use elsewhere keeps
+its stem; the next mount there gets another.
 """
 
 from __future__ import annotations
 
 import fcntl
 import json
-import logging
 import os
 import stat
 import time
 from collections.abc import Iterator
 from contextlib import suppress
+from itertools import chain, count
 from pathlib import Path
 from typing import NamedTuple
 
 from regionfs.digest import blake2b
 from regionfs.errors import MountError
-from regionfs.wire import device, mounts
-
-log = logging.getLogger("regionfs")
+from regionfs.wire import mounts
 
 LOGS_STAY = 7 * 24 * 3600.0  # seconds after the last line of a mount that has ended
 COMING = 60.0                # seconds within which a file may be that of a mount about to be announced
@@ -35,6 +34,23 @@ class Known(NamedTuple):
     mountpoint: Path
     manifest: Path
     alive: bool
+    number: int = 0                # tells it from others of its mount point, which are not mounted there any more
+    place: tuple[int, int] | None = None  # id and st_dev of its mount; None before there is one
+    holder: int | None = None      # pid
+
+    @property
+    def name(self) -> tuple[Path, int]:
+        """What the functions below know it by."""
+        return self.mountpoint, self.number
+
+    @property
+    def socket(self) -> Path:
+        """Its control socket."""
+        return socket_of(self.mountpoint, self.number)
+
+    def is_of(self, mount: mounts.Mount) -> bool:
+        """True when `mount` shows its file system, wherever that is mounted."""
+        return self.place is not None and self.place[1] == mount.device and mount.is_ours
 
 
 def directory() -> Path:
@@ -47,55 +63,70 @@ def directory() -> Path:
     return path
 
 
-def stem_of(mountpoint: Path) -> Path:
-    """The path, without suffix, of everything kept for the mount on `mountpoint` (absolute, resolved).
+def stem_of(mountpoint: Path, number: int = 0) -> Path:
+    """The path, without suffix, of everything kept for a mount on `mountpoint` (absolute, resolved).
 
-    Short, because a socket's path may have 107 bytes only.
+    Short, because a socket's path may have 107 bytes only. `number` is 0 but where the holder of an earlier mount
+    still lives, whose file system is in use elsewhere.
     """
-    return directory() / blake2b(os.fsencode(mountpoint), digest_size=8).hexdigest()
+    digest = blake2b(os.fsencode(mountpoint), digest_size=8).hexdigest()
+    return directory() / (f"{digest}-{number}" if number else digest)
 
 
-def socket_of(mountpoint: Path) -> Path:
+def socket_of(mountpoint: Path, number: int = 0) -> Path:
     """Its control socket."""
-    return stem_of(mountpoint).with_suffix(".sock")
+    return stem_of(mountpoint, number).with_suffix(".sock")
 
 
-def log_of(mountpoint: Path) -> Path:
+def log_of(mountpoint: Path, number: int = 0) -> Path:
     """The log of its background daemon."""
-    return stem_of(mountpoint).with_suffix(".log")
+    return stem_of(mountpoint, number).with_suffix(".log")
 
 
-def ledger_of(mountpoint: Path) -> Path:
+def ledger_of(mountpoint: Path, number: int = 0) -> Path:
     """The servers' ledger."""
-    return stem_of(mountpoint).with_suffix(".ledger")
+    return stem_of(mountpoint, number).with_suffix(".ledger")
 
 
-def connection_of(mountpoint: Path) -> Path:
+def connection_of(mountpoint: Path, number: int = 0) -> Path:
     """What INIT agreed on, for a holder that takes the mount over."""
-    return stem_of(mountpoint).with_suffix(".connection")
+    return stem_of(mountpoint, number).with_suffix(".connection")
 
 
-def discard_state(mountpoint: Path) -> None:
+def discard_state(mountpoint: Path, number: int = 0) -> None:
     """Remove what its servers know of each other (daemon.state): the next one begins anew."""
-    stem = stem_of(mountpoint)
+    stem = stem_of(mountpoint, number)
     for path in (*stem.parent.glob(f"{stem.name}.snapshot-*"), stem.with_suffix(".index")):
         path.unlink(missing_ok=True)
 
 
-def claim(mountpoint: Path, manifest: Path) -> int:
-    """Take the mount point for this process, until it ends or closes the descriptor returned.
+def claim(mountpoint: Path, manifest: Path) -> tuple[int, int]:
+    """Take the mount point for this process and its children, until all close the descriptor.
 
-    Raises MountError when another holder has it.
+    Returns the number of the mount and that descriptor. Raises MountError when another holder is mounted there, or
+    about to be: one whose mount was taken away from there does not count.
     """
-    fd = os.open(stem_of(mountpoint).with_suffix(".lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(fd)
-        raise MountError(f"{mountpoint} is mounted already; end it with regionfs umount {mountpoint}") from None
-    os.ftruncate(fd, 0)
-    os.pwrite(fd, json.dumps({"mountpoint": str(mountpoint), "manifest": str(manifest)}).encode(), 0)
-    return fd
+    there = {(mount.id, mount.device) for mount in mounts.list_mounts() if mount.mountpoint == str(mountpoint)}
+    left = [mount.number for mount in known()
+            if mount.mountpoint == mountpoint and not mount.alive and mount.place in there]
+    for number in chain(left, count()):
+        fd = _lock(stem_of(mountpoint, number).with_suffix(".lock"))
+        if fd is not None:
+            announce(fd, mountpoint, manifest, None)
+            return number, fd
+        holder = next((mount for mount in known() if mount.mountpoint == mountpoint and mount.number == number), None)
+        if holder is not None and holder.alive and (holder.place is None or holder.place in there):
+            raise MountError(f"{mountpoint} is mounted already; end it with regionfs umount {mountpoint}")
+    raise AssertionError("numbers do not end")
+
+
+def announce(lock: int, mountpoint: Path, manifest: Path, mount: mounts.Mount | None) -> None:
+    """Write into a claim what known() tells of it; `mount` once there is one."""
+    place = None if mount is None else (mount.id, mount.device)
+    said = {"mountpoint": str(mountpoint), "manifest": str(manifest), "place": place, "holder": os.getpid()}
+    text = json.dumps(said).encode()
+    os.pwrite(lock, text, 0)
+    os.ftruncate(lock, len(text))
 
 
 def known() -> Iterator[Known]:
@@ -104,25 +135,34 @@ def known() -> Iterator[Known]:
         try:
             with path.open("rb") as lock:
                 said = json.loads(lock.read())
-                yield Known(Path(said["mountpoint"]), Path(said["manifest"]), _is_held(lock.fileno()))
+                place = said.get("place")
+                yield Known(Path(said["mountpoint"]), Path(said["manifest"]), _is_held(lock.fileno()),
+                            int(path.stem.partition("-")[2] or 0), None if place is None else (place[0], place[1]),
+                            said.get("holder"))
         except (FileNotFoundError, ValueError):  # just going, or just coming
             continue
 
 
-def clean(mountpoint: Path) -> None:
+def of(point: Path) -> Known | None:
+    """The mount that `point` shows, else the last one that was mounted there; None when none was announced."""
+    there = mounts.top(point)
+    found = [mount for mount in known()
+             if there is not None and mount.is_of(there) and (mount.alive or mount.mountpoint == point)]
+    found = found or [mount for mount in known() if mount.mountpoint == point]
+    return max(found, key=lambda mount: (mount.alive, mount.number), default=None)
+
+
+def clean(mountpoint: Path, number: int = 0) -> None:
     """Remove what a mount that has ended left here; its log only when it is empty."""
-    stem = stem_of(mountpoint)
+    stem = stem_of(mountpoint, number)
     for path in stem.parent.glob(f"{stem.name}.*"):
         if path.suffix != ".log" or not path.stat().st_size:
             path.unlink(missing_ok=True)
 
 
-def clear_leftovers(mountpoint: Path) -> None:
-    """End what a holder that died left: a mount that answers nobody, files. The log and our claim stay."""
-    if mounts.find(mountpoint):
-        log.warning("%s: a dead mount was in the way; it is cleared", mountpoint)
-        device.unmount(str(mountpoint), lazy=True)
-    stem = stem_of(mountpoint)
+def clear_leftovers(mountpoint: Path, number: int = 0) -> None:
+    """Remove the files that a holder that died left. The log and our claim stay."""
+    stem = stem_of(mountpoint, number)
     for path in stem.parent.glob(f"{stem.name}.*"):
         if path.suffix not in (".log", ".lock"):
             path.unlink(missing_ok=True)
@@ -138,6 +178,22 @@ def _sweep(place: Path) -> None:
             oldest = LOGS_STAY if path.suffix == ".log" else COMING
             if path.name.partition(".")[0] not in announced and now - path.stat().st_mtime > oldest:
                 path.unlink()
+
+
+def _lock(path: Path) -> int | None:
+    """A descriptor that holds the lock file; None while another process does."""
+    while True:
+        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if os.path.samestat(os.fstat(fd), path.stat()):
+                return fd
+        except BlockingIOError:
+            os.close(fd)
+            return None
+        except FileNotFoundError:
+            pass
+        os.close(fd)  # a mount that ended took it away meanwhile
 
 
 def _is_held(fd: int) -> bool:

@@ -44,6 +44,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("regionfs")
 
 ANSWERS = 32  # requests answered at once; the others wait with the holder
+INSIDE = "lies inside this very mount, of {}: nothing can be made of itself"
 
 
 class Server:
@@ -52,7 +53,7 @@ class Server:
     def __init__(self, link: Link, config: MountConfig) -> None:
         self._link = link
         self._config = config
-        self._store = Store(runtime.stem_of(config.mountpoint))
+        self._store = Store(runtime.stem_of(*config.name))
         self._native: Native | None = None
         self._kernel: Callable[[], Kernel]
         self._loops: list[Path] = []       # devices attached for sources
@@ -63,7 +64,7 @@ class Server:
     def run(self) -> None:
         """Load, report, serve as the holder says, until the mount or the holder is gone."""
         found = self._store.load()
-        index, snapshot = (None, self._read(self._config.manifest, keep=True)) if found is None else found
+        index, snapshot = found or (None, self._read(self._config.manifest, self._config.device, keep=True))
         self._loops = [spec.device for spec in snapshot.manifest.sources.values() if spec.device is not None]
         self._link.send({"loaded": True})
         message = self._link.receive()
@@ -77,11 +78,15 @@ class Server:
 
     # start
 
-    def _read(self, path: Path, *, keep: bool) -> Snapshot:
-        """A manifest and its sources as they are; `keep`: to be served. ManifestError, SourceError, MountError."""
+    def _read(self, path: Path, own: int, *, keep: bool) -> Snapshot:
+        """A manifest and its sources as they are; `keep`: to be served. ManifestError, SourceError, MountError.
+
+        `own` is the st_dev of the mount, 0 before there is one: a call on what lies in there would wait for us.
+        """
         from regionfs.manifest.load import load
-        confine = self._config.confine
-        manifest = load(path if confine is None else path.parent.resolve() / path.name, confine=confine)
+        confine, inside = self._config.confine, mounts.ways_into(own) if own else lambda path: False
+        manifest = load(path if confine is None or inside(path) else path.parent.resolve() / path.name, confine=confine,
+                        avoid=lambda path: INSIDE.format(self._config.mountpoint) if inside(path) else "")
         self._check_sources(manifest)
         manifest = self._with_loops(manifest)
         facts = inspect_sources(manifest)
@@ -119,7 +124,7 @@ class Server:
         from regionfs.serve.native import Server as Native
         fd, negotiated = fds[0], Negotiated.from_values(words["negotiated"])
         # a holder of an older version leaves the ledger to us
-        ledger = fds[1] if len(fds) > 1 else runtime.ledger_of(self._config.mountpoint)
+        ledger = fds[1] if len(fds) > 1 else runtime.ledger_of(*self._config.name)
 
         def trial(source: int) -> None:
             if not negotiated.passthrough:
@@ -241,7 +246,7 @@ class Server:
         if self._native is None:
             raise MountError("the pyfuse3 engine cannot reload; unmount and mount again")
         with self._reloading:
-            snapshot = self._read(Path(words["manifest"]), keep=not words["dry_run"])
+            snapshot = self._read(Path(words["manifest"]), words["holder"].get("device", 0), keep=not words["dry_run"])
             choices = self._choices(snapshot)
             with self.fs.changing:
                 difference = compare(self.fs, snapshot.manifest, snapshot.facts, choices)
@@ -276,7 +281,13 @@ class Server:
         fs.sweep()
         return names
 
-    _commands = {"status": status, "reload": reload}  # noqa: RUF012  # a constant table
+    def sync(self, _: dict[str, Any]) -> dict[str, Any]:
+        """Put on disk what was written; whether the mount is still there, here or elsewhere."""
+        self.fs.sync()
+        return {"serving": any(map(device.is_connected, device.descriptors()))}
+
+
+    _commands = {"status": status, "sync": sync, "reload": reload}  # noqa: RUF012  # a constant table
 
 
 def _abilities(negotiated: Negotiated, trial: Callable[[int], None]) -> Kernel:

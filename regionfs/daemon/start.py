@@ -8,13 +8,14 @@ import sys
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
-from regionfs.daemon import adopt, control, failure, frozen, logs, runtime, sd_notify
+from regionfs.daemon import adopt, control, failure, logs, runtime, sd_notify, whereabouts
 from regionfs.daemon.config import MountConfig
 from regionfs.errors import MountError, RegionfsError
-from regionfs.wire import device, mounts
+from regionfs.wire import mounts
 
 T = TypeVar("T")
 
@@ -24,12 +25,17 @@ MOST_AT_ONCE = 32  # mounts asked at once
 
 def check_mountpoint(point: Path, nonempty: bool) -> None:
     """Raise MountError, with what to do, when `point` (absolute) cannot be mounted on."""
-    if mounts.find(point):
-        if is_alive(point):
-            raise MountError(f"{point} is mounted already; see regionfs status, end it with regionfs umount {point}")
+    there = mounts.top(point)
+    ours = runtime.of(point)
+    if ours is not None and ours.alive and any(
+            mount.mountpoint == str(point) and ours.is_of(mount) for mount in mounts.list_mounts()):
+        beneath = f", beneath {there.fstype} ({there.source})" if there is not None and not there.is_ours else ""
+        raise MountError(f"{point} is mounted already{beneath}; see regionfs status, "
+                         f"end it with regionfs umount {point}")
+    if there is not None and there.is_ours:
         if adopt.is_kept():  # it waits for us: nobody else would answer a call on it
             return
-        device.unmount(str(point), lazy=True)  # a dead daemon's
+        whereabouts.clear_dead(point)
     try:
         if not point.is_dir():
             raise MountError(f"{point} is not a directory" if point.exists() else
@@ -51,7 +57,8 @@ def serve_in_foreground(config: MountConfig) -> NoReturn:
         else:
             sd_notify.notify("READY=1", f"STATUS=serving {config.mountpoint}")
 
-    status = hold(config, tell, logs.TTY_FORMAT)
+    number, lock = runtime.claim(config.mountpoint, config.manifest)
+    status = hold(replace(config, number=number), lock, tell, logs.TTY_FORMAT)
     if failed:
         raise failed[0]
     raise SystemExit(status)
@@ -59,13 +66,15 @@ def serve_in_foreground(config: MountConfig) -> NoReturn:
 
 def serve_in_background(config: MountConfig) -> None:
     """Start a holder and return when the mount answers. Raises its error when it cannot be made."""
-    log = runtime.log_of(config.mountpoint)
+    number, lock = runtime.claim(config.mountpoint, config.manifest)
+    log = runtime.log_of(config.mountpoint, number)
     receive, send = os.pipe2(os.O_CLOEXEC)
     sys.stdout.flush()
     sys.stderr.flush()
     pid = os.fork()
     if pid == 0:
-        _become_holder(config, log, send)
+        _become_holder(replace(config, number=number), lock, log, send)
+    os.close(lock)  # the holder has it too
     os.close(send)
     with os.fdopen(receive, "rb") as answers:
         answer = answers.readline()
@@ -79,7 +88,7 @@ def serve_in_background(config: MountConfig) -> None:
         raise MountError(f"the mount does not answer ({error.strerror}); see {log}") from error
 
 
-def _become_holder(config: MountConfig, log: Path, send: int) -> NoReturn:
+def _become_holder(config: MountConfig, lock: int, log: Path, send: int) -> NoReturn:
     """In a new child: leave the terminal, hold the mount, end."""
     from regionfs.daemon.holder import hold
 
@@ -97,7 +106,7 @@ def _become_holder(config: MountConfig, log: Path, send: int) -> NoReturn:
         output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND | os.O_CLOEXEC, 0o600)
         for descriptor, stream in ((null, 0), (output, 1), (output, 2)):
             os.dup2(descriptor, stream)
-        status = hold(config, tell, logs.FILE_FORMAT)
+        status = hold(config, lock, tell, logs.FILE_FORMAT)
     except BaseException:
         traceback.print_exc()
     finally:
@@ -107,9 +116,10 @@ def _become_holder(config: MountConfig, log: Path, send: int) -> NoReturn:
 def statuses(mountpoint: Path | None) -> Iterator[dict[str, Any]]:
     """The status of one mount, or of all of this user; what a dead holder left has no pid."""
     if mountpoint is not None:
-        found = [mount for mount in runtime.known() if mount.mountpoint == mountpoint]
-        if not found:
+        one = runtime.of(mountpoint)
+        if one is None:
             raise MountError(f"no regionfs mount of this user on {mountpoint}")
+        found = [one]
     else:
         found = list(runtime.known())
     yield from (status for status in _each(_look, found) if status is not None)
@@ -128,7 +138,7 @@ def _look(mount: runtime.Known) -> dict[str, Any] | None:
     """One mount's status, with the trouble if there is some; None while it starts or ends."""
     point = mount.mountpoint
     try:
-        return _status(point)
+        return {**_status(mount), "places": _places(mount)}
     except control.Silent as error:
         pid = error.pid or None
         trouble = (f"its holder, process {pid}, does not answer: it is stopped or frozen, or a source keeps it "
@@ -139,50 +149,34 @@ def _look(mount: runtime.Known) -> dict[str, Any] | None:
         pid, trouble = None, f"its daemon died; clear it with regionfs umount {point}"
     except MountError as error:
         pid, trouble = None, str(error)
-    log = runtime.log_of(point)
+    log = runtime.log_of(point, mount.number)
     return {"mountpoint": str(point), "manifest": str(mount.manifest), "engine": "", "pid": None, "holder_pid": pid,
-            "restarts": 0, "trouble": trouble, "log": str(log) if log.exists() else "", "files": {}}
+            "restarts": 0, "trouble": trouble, "places": [], "log": str(log) if log.exists() else "", "files": {}}
 
 
-def _status(mountpoint: Path) -> dict[str, Any]:
+def _status(mount: runtime.Known) -> dict[str, Any]:
     """Asked again when the server dies over the answer. Raises ConnectionError, Silent, MountError."""
     for _ in range(3):
         with suppress(control.Unanswered):
-            return control.call(runtime.socket_of(mountpoint), "status", PATIENCE)
-    return control.call(runtime.socket_of(mountpoint), "status", PATIENCE)
+            return control.call(mount.socket, "status", PATIENCE)
+    return control.call(mount.socket, "status", PATIENCE)
 
 
-def is_alive(mountpoint: Path) -> bool:
-    """True while a holder of this user runs for the mount point."""
-    return any(mount.alive for mount in runtime.known() if mount.mountpoint == mountpoint)
-
-
-def unmount(point: Path, lazy: bool) -> list[int]:
-    """Unmount, and clean up after a daemon that died; pidfds of the processes that now end."""
-    processes, silent = [], 0
-    try:
-        with suppress(ConnectionError, MountError, ProcessLookupError):
-            status = control.call(runtime.socket_of(point), "status", PATIENCE)
-            processes = [os.pidfd_open(status[key]) for key in ("holder_pid", "pid") if status[key]]
-    except control.Silent as error:
-        silent, processes = error.pid, frozen.processes(error.pid)
-    dead = not processes and not is_alive(point)
-    try:
-        device.unmount(str(point), lazy or (dead and mounts.find(point) is not None))
-    except MountError:
-        if not dead or point not in (mount.mountpoint for mount in runtime.known()):
-            raise
-    if silent and not lazy:
-        frozen.end(silent)
-    if dead or (silent and not lazy):
-        runtime.clean(point)
-    return processes
+def _places(mount: runtime.Known) -> list[str]:
+    """Where its file system is mounted; other namespaces are looked at where it is not on its mount point."""
+    if mount.place is None:
+        return []
+    here = [other.mountpoint for other in mounts.list_mounts() if mount.is_of(other)]
+    return here if str(mount.mountpoint) in here else [*whereabouts.other_places(mount.place[1])]
 
 
 def ask(mountpoint: Path, command: str, **arguments: Any) -> dict[str, Any]:
     """Ask the daemon of one mount. Raises MountError when none answers."""
     try:
-        return control.call(runtime.socket_of(mountpoint), command, **arguments)
+        mount = runtime.of(mountpoint)
+        if mount is None:
+            raise ConnectionError
+        return control.call(mount.socket, command, **arguments)
     except control.Silent as error:
         raise MountError(str(error)) from error
     except control.Unanswered as error:

@@ -19,6 +19,7 @@ from regionfs.manifest.edit_draft import FLAGS, Change, Declared, Draft, Value
 from regionfs.manifest.edit_render import render
 from regionfs.manifest.edit_text import MapText, find_map
 from regionfs.manifest.inline import InlineReader
+from regionfs.manifest.inspect import Way
 from regionfs.manifest.load import loads
 from regionfs.manifest.parse import List, Map, Node, Text, parse
 from regionfs.manifest.region import Layer, RegionReader
@@ -102,10 +103,10 @@ class _Reader:
 
     def _read(self, items: list[Node], report: Reporter) -> list[Layer]:
         directory = self._path.absolute().parent
-        sources = SourceTable(report, directory)
+        sources = SourceTable(report, directory, Way())
         if "sources" in self._root.entries:
             sources.declare(self._root.entries["sources"][1])
-        reader = RegionReader(report, sources, InlineReader(report, directory), "")
+        reader = RegionReader(report, sources, InlineReader(report, directory, Way()), "")
         return reader.layers(List(items, 1, 1))
 
 

@@ -7,12 +7,11 @@ from __future__ import annotations
 
 import base64
 import binascii
-import os
 from pathlib import Path
 
 from regionfs.errors import SourceError
 from regionfs.manifest.confine import reach
-from regionfs.manifest.inspect import inspect_source
+from regionfs.manifest.inspect import Way, open_at_once
 from regionfs.manifest.parse import Node
 from regionfs.manifest.report import Reporter, child
 from regionfs.manifest.values import knows_all, read_map, read_path, read_text
@@ -26,10 +25,10 @@ KINDS = ("hex", "base64", "text", "file")
 class InlineReader:
     """Reads `data` nodes of one manifest; an inline file used twice is read once."""
 
-    def __init__(self, report: Reporter, directory: Path, confine: Path | None = None) -> None:
+    def __init__(self, report: Reporter, directory: Path, way: Way) -> None:
         self._report = report
         self._directory = directory
-        self._confine = confine
+        self._way = way
         self._files: dict[str, bytes | None] = {}
         self._left = FILE_LIMIT
 
@@ -89,12 +88,12 @@ class InlineReader:
     def _load(self, written: str, node: Node, path: str) -> bytes | None:
         file = self._directory / written
         try:
-            facts = inspect_source(file, confine=self._confine)
+            facts = self._way.inspect(file)
             if facts.size > self._left:
                 self._report.problem(node, path, f"{written} has {facts.size} bytes; inline files may hold "
                                                  f"{format_size(FILE_LIMIT)} together: make it a source")
                 return None
-            with reach(file, self._confine) as here, open(here, "rb", opener=open_at_once) as stream:
+            with reach(file, self._way.confine) as here, open(here, "rb", opener=open_at_once) as stream:
                 data = stream.read(facts.size)
         except SourceError as error:
             self._report.problem(node, path, str(error))
@@ -104,8 +103,3 @@ class InlineReader:
             return None
         self._left -= len(data)
         return data
-
-
-def open_at_once(path: str, flags: int) -> int:
-    """An opener for open(): does not wait for a FIFO that took the file's place."""
-    return os.open(path, flags | os.O_NONBLOCK)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import stat
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -17,11 +18,14 @@ from typing import Literal, NamedTuple
 from regionfs.errors import SourceError
 from regionfs.manifest.confine import reach
 
-_WHY_NOT = {
+Avoid = Callable[[Path], str]
+
+_KINDS = {
     stat.S_IFDIR: "a directory",
     stat.S_IFIFO: "a FIFO",
     stat.S_IFSOCK: "a socket",
     stat.S_IFCHR: "a character device",
+    stat.S_IFBLK: "a block device",
 }
 
 
@@ -99,6 +103,24 @@ def _inspect(here: Path, path: Path, writable: bool) -> SourceFacts:
     return _facts(status, _block_size(here) if stat.S_ISBLK(status.st_mode) else status.st_size)
 
 
+def no_path(path: Path) -> str:
+    """Why `path` must not be touched: there is no such path."""
+    return ""
+
+
+class Way(NamedTuple):
+    """How the paths of one manifest may be gone."""
+
+    confine: Path | None = None  # absolute, resolved: only beneath it
+    avoid: Avoid = no_path       # says of a path (absolute) why no call may be made on it, else ""
+
+    def inspect(self, path: Path, *, writable: bool = False) -> SourceFacts:
+        """As inspect_source."""
+        if why := self.avoid(path):
+            raise SourceError(f"{path} {why}")
+        return inspect_source(path, writable=writable, confine=self.confine)
+
+
 def inspect_open(fd: int, name: str) -> SourceFacts:
     """Facts about the source open as `fd`; `name` is for the message. Raises SourceError.
 
@@ -114,10 +136,32 @@ def inspect_open(fd: int, name: str) -> SourceFacts:
         raise SourceError(f"{name}: {error.strerror}") from error
 
 
+def open_at_once(path: str, flags: int) -> int:
+    """An opener for open(): of a regular file or block device, however late something else took its place.
+
+    Does not wait for that. SourceError when it did, OSError as open(2).
+    """
+    fd = os.open(path, flags | os.O_NONBLOCK | os.O_NOCTTY)
+    try:
+        _check_kind(os.fstat(fd), path)
+    except SourceError:
+        os.close(fd)
+        raise
+    return fd
+
+
+def why_no_text(status: os.stat_result) -> str:
+    """Why this cannot be read to its end at once, as a regular file can; "" for one."""
+    return "" if stat.S_ISREG(status.st_mode) else f"it is {_kind(status)}, not a regular file"
+
+
 def _check_kind(status: os.stat_result, name: str) -> None:
     if not stat.S_ISREG(status.st_mode) and not stat.S_ISBLK(status.st_mode):
-        kind = _WHY_NOT.get(stat.S_IFMT(status.st_mode), "of an unknown type")
-        raise SourceError(f"{name} is {kind}; a source is a regular file or a block device")
+        raise SourceError(f"{name} is {_kind(status)}; a source is a regular file or a block device")
+
+
+def _kind(status: os.stat_result) -> str:
+    return _KINDS.get(stat.S_IFMT(status.st_mode), "of an unknown type")
 
 
 def _check_writable(here: Path, status: os.stat_result, path: Path) -> None:

@@ -6,14 +6,18 @@ wrong, a missing or unreadable manifest included, is a ManifestError: the caller
 
 from __future__ import annotations
 
+import errno
 import gc
 import os
+import stat
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from itertools import pairwise
 from pathlib import Path
+from typing import BinaryIO
 
 from regionfs.manifest.inline import InlineReader
+from regionfs.manifest.inspect import Avoid, Way, no_path, why_no_text
 from regionfs.manifest.parse import Map, Node, Text, parse
 from regionfs.manifest.region import RegionReader, read_total
 from regionfs.manifest.report import Reporter, child, clip
@@ -29,16 +33,19 @@ PATH_LIMIT = 4095    # PATH_MAX less its NUL; who opens the file cannot say more
 FILE_KEYS = ("size", "mode", "regions", "whole", "access")
 
 
-def load(path: Path, *, limit: int | None = LIMIT, confine: Path | None = None) -> Manifest:
+def load(path: Path, *, limit: int | None = LIMIT, confine: Path | None = None, avoid: Avoid = no_path) -> Manifest:
     """Read the manifest at `path`, at most `limit` bytes of it; None lifts the limits.
 
-    With `confine` (absolute, resolved) sources and inline files lie beneath that directory.
+    With `confine` (absolute, resolved) sources and inline files lie beneath that directory. No path is touched
+    that `avoid` says why of: who loads may have to answer the calls on it.
 
     Raises ManifestError with every problem; a file that cannot be read is a problem at line 1.
     """
     report = Reporter(str(path))
     try:
-        with path.open("rb") as stream:
+        if why := avoid(path.absolute()):
+            raise report.fatal(1, 1, f"cannot be read: {why}")
+        with _open(path) as stream:
             size = os.fstat(stream.fileno()).st_size
             if limit is not None and size > limit:
                 raise report.fatal(1, 1, f"{size} bytes are over the limit of {format_size(limit)}")
@@ -47,7 +54,24 @@ def load(path: Path, *, limit: int | None = LIMIT, confine: Path | None = None) 
         raise report.fatal(1, 1, f"cannot be read: {getattr(error, 'strerror', None) or error}") from error
     if limit is not None and len(data) > limit:
         raise report.fatal(1, 1, f"the text is over the limit of {format_size(limit)}")
-    return _load(data, path, report, bounded=limit is not None, confine=confine)
+    return _load(data, path, report, bounded=limit is not None, confine=confine, avoid=avoid)
+
+
+def _open(path: Path) -> BinaryIO:
+    """The text: of a regular file, for no other is sure to answer, or to end. OSError."""
+    def check(status: os.stat_result) -> None:
+        if why := why_no_text(status):
+            directory = stat.S_ISDIR(status.st_mode)
+            raise OSError(errno.EINVAL, os.strerror(errno.EISDIR) if directory else why)
+
+    check(path.stat())  # before it is opened, which may have an effect on a device
+    stream = open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK | os.O_NOCTTY))
+    try:
+        check(os.fstat(stream.fileno()))
+    except OSError:
+        stream.close()
+        raise
+    return stream
 
 
 def loads(text: bytes | str, path: Path) -> Manifest:
@@ -60,9 +84,10 @@ def loads(text: bytes | str, path: Path) -> Manifest:
     return _load(data, path, report, bounded=True)
 
 
-def _load(data: bytes, path: Path, report: Reporter, *, bounded: bool, confine: Path | None = None) -> Manifest:
+def _load(data: bytes, path: Path, report: Reporter, *, bounded: bool, confine: Path | None = None,
+          avoid: Avoid = no_path) -> Manifest:
     with _no_collection():
-        return _Loader(path, report, confine, bounded).load(parse(data, report, bounded=bounded))
+        return _Loader(path, report, Way(confine, avoid), bounded).load(parse(data, report, bounded=bounded))
 
 
 @contextmanager
@@ -85,13 +110,13 @@ def _directories(names: Iterable[str]) -> dict[str, str]:
 
 
 class _Loader:
-    def __init__(self, path: Path, report: Reporter, confine: Path | None, bounded: bool) -> None:
+    def __init__(self, path: Path, report: Reporter, way: Way, bounded: bool) -> None:
         self._path = path.absolute()
         self._report = report
-        self._confine = confine
-        self._sources = SourceTable(report, self._path.parent, confine)
-        self._inline = InlineReader(report, self._path.parent, confine)
-        self._tables = TableReader(report, self._sources, self._path.parent, bounded=bounded, confine=confine)
+        self._confine = way.confine
+        self._sources = SourceTable(report, self._path.parent, way)
+        self._inline = InlineReader(report, self._path.parent, way)
+        self._tables = TableReader(report, self._sources, self._path.parent, way, bounded=bounded)
 
     def load(self, root: Map) -> Manifest:
         fields = read_map(self._report, root, "", ("regionfs", "sources", "files")) or {}

@@ -10,7 +10,7 @@ from copy import copy
 from pathlib import Path
 
 from regionfs.errors import SourceError
-from regionfs.manifest.inspect import SourceFacts, inspect_source
+from regionfs.manifest.inspect import SourceFacts, Way
 from regionfs.manifest.parse import Map, Node, Text
 from regionfs.manifest.report import Reporter, child
 from regionfs.manifest.schema import SourceSpec
@@ -29,10 +29,10 @@ from regionfs.manifest.values import (
 class SourceTable:
     """Resolves what regions refer to. A source that fails is reported where it first appears."""
 
-    def __init__(self, report: Reporter, directory: Path, confine: Path | None = None) -> None:
+    def __init__(self, report: Reporter, directory: Path, way: Way) -> None:
         self._report = report
         self._directory = directory
-        self._confine = confine
+        self._way = way
         self._facts: dict[str, SourceFacts | None] = {}
         self._writable: dict[str, bool] = {}
         self.specs: dict[str, SourceSpec] = {}
@@ -111,7 +111,7 @@ class SourceTable:
         """Whether a source that `use` returned can be written; reported where it is first asked."""
         if key not in self._writable:
             try:
-                inspect_source(self.specs[key].path, writable=True, confine=self._confine)
+                self._way.inspect(self.specs[key].path, writable=True)
                 self._writable[key] = True
             except SourceError as error:
                 self._report.problem(node, path, str(error))
@@ -120,7 +120,7 @@ class SourceTable:
 
     def _inspect(self, spec: SourceSpec, node: Node, path: str) -> SourceFacts | None:
         try:
-            self._facts[spec.key] = inspect_source(spec.path, confine=self._confine)
+            self._facts[spec.key] = self._way.inspect(spec.path)
         except SourceError as error:
             self._facts[spec.key] = None
             names = [key for key, known in self.specs.items() if known.named]

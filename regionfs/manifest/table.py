@@ -21,8 +21,7 @@ from typing import NamedTuple
 
 from regionfs.errors import SourceError, UnitError
 from regionfs.manifest.confine import reach
-from regionfs.manifest.inline import open_at_once
-from regionfs.manifest.inspect import inspect_source
+from regionfs.manifest.inspect import Way, open_at_once
 from regionfs.manifest.parse import Map, Text
 from regionfs.manifest.report import Reporter, child, clip
 from regionfs.manifest.sources import SourceTable
@@ -55,13 +54,13 @@ class Table(NamedTuple):
 class TableReader:
     """Reads the tables of one manifest."""
 
-    def __init__(self, report: Reporter, sources: SourceTable, directory: Path, *, bounded: bool = True,
-                 confine: Path | None = None) -> None:
+    def __init__(self, report: Reporter, sources: SourceTable, directory: Path, way: Way, *,
+                 bounded: bool = True) -> None:
         self._report = report
         self._sources = sources
         self._directory = directory
         self._limit = MAX_LINES if bounded else None
-        self._confine = confine
+        self._way = way
 
     def read(self, node: Map, path: str) -> Table | None:
         """The table that `node`, {table: FILE}, names. None after a problem."""
@@ -77,7 +76,7 @@ class TableReader:
         file = self._directory / written
         report = self._report.below(node_of_name, str(Path(self._report.file).parent / written))
         try:
-            inspect_source(file, confine=self._confine)
+            self._way.inspect(file)
             return self._read(file, report)
         except SourceError as error:
             self._report.problem(node_of_name, path, str(error))
@@ -87,7 +86,7 @@ class TableReader:
 
     def _read(self, file: Path, report: Reporter) -> Table | None:
         before = report.count
-        with reach(file, self._confine) as here, open(here, "rb", opener=open_at_once) as stream:
+        with reach(file, self._way.confine) as here, open(here, "rb", opener=open_at_once) as stream:
             blocks = read_blocks(stream, file.name, report, self._limit)
             if (first := next(blocks, None)) is None:
                 report.problem(Text("", False, 1, 1), "", f"the table is empty; it begins with {','.join(COLUMNS)}")

@@ -10,8 +10,11 @@ import ctypes
 import errno
 import fcntl
 import os
+import select
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from pathlib import Path
 
 from regionfs.errors import MountError
 from regionfs.wire import fusermount
@@ -67,6 +70,21 @@ def unmount(mountpoint: str, lazy: bool = False) -> None:
 def open_device() -> int:
     """A new descriptor of /dev/fuse, belonging to no mount yet; OSError as open(2)."""
     return os.open(DEVICE, os.O_RDWR | os.O_CLOEXEC)
+
+
+def is_connected(fd: int) -> bool:
+    """True while the mount behind a descriptor of /dev/fuse is there, wherever: fuse_dev_poll, fs/fuse/dev.c."""
+    poll = select.poll()
+    poll.register(fd, select.POLLIN)
+    return not any(events & select.POLLERR for _, events in poll.poll(0))
+
+
+def descriptors() -> Iterator[int]:
+    """Those of /dev/fuse that this process has, by /proc."""
+    for entry in Path("/proc/self/fd").iterdir():
+        with suppress(OSError):  # the one that listed
+            if str(entry.readlink()) == DEVICE:
+                yield int(entry.name)
 
 
 def clone(fd: int) -> int:

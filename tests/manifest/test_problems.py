@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from regionfs.manifest.load import load, loads
 from regionfs.manifest.report import MAX_PROBLEMS
 from tests.manifest.bad import DOCUMENTS, FILES, REGIONS
 from tests.manifest.conftest import ordinary
+from tests.manifest.test_confine import swapping
 
 FILES_HEAD = "regionfs: 1\nfiles:\n  "
 REGIONS_HEAD = "regionfs: 1\nfiles:\n  f:\n    regions:\n"
@@ -142,9 +144,24 @@ def test_large_manifest_is_refused_unread(directory: Path) -> None:
     assert expected == problems_of_file(Path("large.yaml"))
 
 
-def test_endless_manifest_is_refused() -> None:
-    """A device without a size is read up to the limit."""
-    assert "/dev/zero:1:1: the text is over the limit of 1KiB" == problems_of_file(Path("/dev/zero"), limit=1024)
+def test_manifest_that_is_no_regular_file_is_refused_unread() -> None:
+    """Nothing else is sure to answer, or to end."""
+    assert ["fifo:1:1: cannot be read: it is a FIFO, not a regular file",
+            "/dev/zero:1:1: cannot be read: it is a character device, not a regular file"] == [
+        problems_of_file(Path(name)) for name in ("fifo", "/dev/zero")]
+
+
+@pytest.mark.timeout(20)
+@pytest.mark.parametrize("name", ["m.yaml", "t.csv", "a.img"])
+def test_files_that_become_fifos_stop_nobody(directory: Path, name: str) -> None:
+    """Manifest, table, inline file: exchanged with a FIFO again and again while they are loaded."""
+    (directory / "t.csv").write_text("source,length\nb.img,1\n")
+    (directory / "m.yaml").write_text(
+        "regionfs: 1\nfiles:\n  f: {regions: {table: t.csv}}\n  g: {regions: [{data: {file: a.img}}]}\n")
+    with swapping(directory / name, directory / "fifo"):
+        for _ in range(300):
+            with suppress(ManifestError):
+                load(directory / "m.yaml")
 
 
 def test_limit_can_be_lifted(directory: Path) -> None:
