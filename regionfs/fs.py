@@ -19,6 +19,7 @@ from regionfs.attributes import AttributeReader, Attributes, Changes, apply, map
 from regionfs.errors import RegionfsError
 from regionfs.extents import BLOCK
 from regionfs.inodes import Inodes
+from regionfs.manifest.inspect import SourceFacts
 from regionfs.manifest.schema import Manifest
 from regionfs.modes.choose import Choice, Mode
 from regionfs.regions import Kind, Region, RegionMap
@@ -156,7 +157,7 @@ class FileSystem(Inodes):
         answers = node.told.begin_open()
         self.on_open(ino)
         try:
-            seen = [*map(node.sources.look, node.spec.sources)]
+            seen = self._look(node)
         except (RegionfsError, OSError) as error:
             if node.trouble != str(error):
                 node.trouble = str(error)
@@ -174,6 +175,18 @@ class FileSystem(Inodes):
         if node.spec.whole is not None:
             news = answers if node.told.wrong(seen[0].shown) else None
         return Opened(node.choice.mode, self.uncached(node), keep, stamps, settled, since, news)
+
+    def look_for_trouble(self, node: FileNode) -> str:
+        """Why an open of the file would fail now, "" where it would not. May wait for its sources' file systems."""
+        try:
+            self._look(node)
+        except (RegionfsError, OSError) as error:
+            return str(error)
+        node.trouble = ""
+        return ""
+
+    def _look(self, node: FileNode) -> list[SourceFacts]:
+        return [*map(node.sources.look, node.spec.sources)]
 
     def fits_whole(self, node: FileNode, opened: Opened) -> bool:
         """False for a fixed-size passthrough file whose source has grown: its handles would see that."""

@@ -140,6 +140,8 @@ class Mount:
         done = self.user.regionfs("status", self.path, "--json")
         assert done.returncode in (0, 1) and done.stdout, f"regionfs status: {done.returncode} {done.stderr}"
         entry, = json.loads(done.stdout)["mounts"]
+        fails = entry["trouble"] or any(file["trouble"] for file in entry["files"].values())
+        assert int(bool(fails)) == done.returncode
         return dict(entry)
 
     def served(self, file: str) -> tuple[int, int]:

@@ -20,6 +20,7 @@ METRICS = {
     "regionfs_server_restarts_total": ("counter", "Servers that replaced one that died."),
     "regionfs_backing_ids": ("gauge", "Backing files registered with the kernel."),
     "regionfs_file_info": ("gauge", "1 for each file, with its mode."),
+    "regionfs_file_failed": ("gauge", "1 while the file cannot be opened: a source is gone, or not what it was."),
     "regionfs_file_size_bytes": ("gauge", "Size of the composite file."),
     "regionfs_file_opens_total": ("counter", "Opens, by the mode that served them."),
     "regionfs_file_reads_total": ("counter", "Reads that the daemon served; the kernel's own are not among them."),
@@ -55,6 +56,7 @@ def _of_mount(status: Mapping[str, Any], samples: dict[str, list[Sample]]) -> No
     for path, file in status["files"].items():
         labels = {**mount, "file": path}
         samples["regionfs_file_info"].append(({**labels, "mode": file["mode"]}, 1))
+        samples["regionfs_file_failed"].append((labels, int(bool(file.get("trouble")))))
         for key, name in _FILE.items():
             samples[f"regionfs_file_{name}"].append((labels, file[key]))
         for mode, count in file["opens_by_mode"].items():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +18,12 @@ from regionfs.units import human_size
 @click.argument("directory", required=False, type=MOUNT_POINT)
 @json_option
 @click.option("--prometheus", is_flag=True, help="Write metrics in Prometheus' text format.")
-def status(directory: Path | None, as_json: bool, prometheus: bool) -> None:
+@click.pass_context
+def status(ctx: click.Context, directory: Path | None, as_json: bool, prometheus: bool) -> None:
     """Show mounts; per file its mode, reason, opens, and what the daemon served.
 
-    The exit status is 1 when there is trouble: no daemon, or none that answers or can serve.
+    The exit status is 1 when there is trouble: no daemon, or none that answers or can serve, or a file that cannot
+    be opened. Then the reason stands below.
     """
     from regionfs.daemon.start import statuses
     from regionfs.wire.mounts import settle
@@ -38,8 +41,15 @@ def status(directory: Path | None, as_json: bool, prometheus: bool) -> None:
     else:
         for mount in mounts:
             _print(mount)
-    if any(mount["trouble"] for mount in mounts):
-        raise SystemExit(1)
+    if any(mount["trouble"] or any(_failing(mount)) for mount in mounts):
+        ctx.exit(1)
+
+
+def _failing(mount: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    """Files that cannot be opened, and why. A server of an older version does not tell."""
+    for path, file in mount["files"].items():
+        if trouble := file.get("trouble"):
+            yield path, trouble
 
 
 def _print(mount: dict[str, Any]) -> None:
@@ -49,6 +59,8 @@ def _print(mount: dict[str, Any]) -> None:
         say(f"  {mount['trouble']}")
     if log := mount.get("log"):
         say(f"  log: {log}")
+    if mount["places"] and mount["mountpoint"] not in mount["places"]:
+        say(f"  not mounted there any more; in use by {', '.join(mount['places'])}")
     rows = [(path, human_size(file["size"]), file["mode"], str(file["opens"]),
              f"{file['reads']} ({human_size(file['read_bytes'])})",
              f"{file['writes']} ({human_size(file['write_bytes'])})", file["reason"])
@@ -57,3 +69,5 @@ def _print(mount: dict[str, Any]) -> None:
         return
     for line in table(("file", "size", "mode", "opens", "reads", "writes", "reason"), rows):
         say(f"  {line}")
+    for path, trouble in _failing(mount):
+        say(f"  {path} cannot be opened: {trouble}")

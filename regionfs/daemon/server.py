@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 from regionfs.daemon import control, failure, harden, heart, history, logs, memory, runtime
 from regionfs.daemon.config import MountConfig
+from regionfs.daemon.health import Health
 from regionfs.daemon.link import Link
 from regionfs.daemon.reload import Difference, build, compare, generations, stale_names
 from regionfs.daemon.state import Snapshot, Store
@@ -58,6 +59,7 @@ class Server:
         self._kernel: Callable[[], Kernel]
         self._loops: list[Path] = []       # devices attached for sources
         self.fs: FileSystem
+        self._health: Health
         self._reloading = threading.Lock()  # one at a time
         self._places = threading.Semaphore(ANSWERS)
 
@@ -152,6 +154,7 @@ class Server:
                              snapshot.choices | fallbacks, {**snapshot.generations, **index.renewed}, snapshot.loaded,
                              snapshot.since)
         self.fs.index = index
+        self._health = Health(self.fs)
         self.fs.userspace = Mode.USERSPACE in self._config.modes
 
     def _decided(self, snapshot: Snapshot) -> Snapshot:
@@ -229,11 +232,13 @@ class Server:
         if self._native:
             self._native.count()
         files = {}
-        for path, node in self.fs.tree.files.items():
-            counters = node.counters
+        nodes = dict(self.fs.tree.files)
+        health = self._health.examine(nodes.values())
+        for path, node in nodes.items():
+            counters, found = node.counters, health[node.ino]
             files[path] = {
-                "mode": node.choice.mode.value, "reason": node.choice.reason,
-                "size": self.fs.size(node), "opens": sum(counters.opens.values()),
+                "mode": node.choice.mode.value, "reason": node.choice.reason, "trouble": found.trouble,
+                "size": found.size, "opens": sum(counters.opens.values()),
                 "opens_by_mode": {mode.value: count for mode, count in counters.opens.items() if count},
                 "reads": counters.reads, "read_bytes": counters.read_bytes,
                 "writes": counters.writes, "write_bytes": counters.write_bytes,

@@ -9,8 +9,8 @@ from regionfs.cli.prometheus import METRICS, expose
 
 LINE = re.compile(r'([a-z_]+)\{((?:[a-z]+="(?:[^"\\\n]|\\[\\"n])*",?)+)\} ([0-9]+)')
 
-FILE = {"mode": "composed", "reason": "", "size": 4096, "opens": 3, "opens_by_mode": {"composed": 2, "userspace": 1},
-        "reads": 5, "read_bytes": 6, "writes": 7, "write_bytes": 8}
+FILE = {"mode": "composed", "reason": "", "trouble": "", "size": 4096, "opens": 3,
+        "opens_by_mode": {"composed": 2, "userspace": 1}, "reads": 5, "read_bytes": 6, "writes": 7, "write_bytes": 8}
 
 
 def status(**more: Any) -> dict[str, Any]:
@@ -37,6 +37,14 @@ def test_every_counter_of_a_file() -> None:
     assert expected == {name: found[f"regionfs_file_{name}", label] for name in expected}
     opens = [found["regionfs_file_opens_total", f'{label},mode="{mode}"'] for mode in ("composed", "userspace")]
     assert [2, 1] == opens
+
+
+def test_a_file_that_fails() -> None:
+    """1 for it alone; a server of an older version says nothing, and that is 0."""
+    older = {key: value for key, value in FILE.items() if key != "trouble"}
+    found = metrics(status(files={"a": FILE, "b": FILE | {"trouble": "/b.img does not exist"}, "c": older}))
+    failed = {labels[-2]: value for (name, labels), value in found.items() if name == "regionfs_file_failed"}
+    assert {"a": 0, "b": 1, "c": 0} == failed
 
 
 def test_a_dead_mount_is_down() -> None:
