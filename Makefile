@@ -32,10 +32,12 @@ lint:
 test:
 	@scripts/setup test
 	@$(MAKE) --no-print-directory lint
+	@scripts/sanitize address
 	@python -m pytest $(ARGS)
 
 torture:
 	@scripts/setup test
+	@scripts/sanitize thread
 	@REGIONFS_TORTURE=1 python -m pytest -rP tests/faults tests/mounted/test_restart.py tests/mounted/test_reload.py $(ARGS)
 
 bench:

@@ -23,6 +23,7 @@ from tests.worker import Worker
 
 MOUNTING = {"engine", "mount", "ordinary_user"}
 SECONDS = 60
+PATIENCE = float(os.environ.get("REGIONFS_TEST_PATIENCE", "1"))  # how many times slower than usual this run is
 
 SESSION = pytest.StashKey[Path]()
 LOCK = pytest.StashKey[int]()
@@ -80,7 +81,7 @@ def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
     mark = item.get_closest_marker("timeout")
     pipe = item.config.stash[WATCHDOG].stdin
     assert pipe is not None
-    pipe.write(f"arm {mark.args[0] if mark else SECONDS} {item.nodeid}\n")
+    pipe.write(f"arm {PATIENCE * (mark.args[0] if mark else SECONDS):.0f} {item.nodeid}\n")
     result = yield
     pipe.write("disarm\n")
     return result
