@@ -126,7 +126,9 @@ class Handlers:
             if node.filled:
                 self._drop(ino)
             node.fill(opened.stamps if opened.settled else None)
-        direct = opened.direct or backing_id == 0
+        # through the page cache a write(2) comes in pieces of a page, and between two of them others may append
+        appends = bool(body.flags & os.O_APPEND) and self._fs.writes_whole(ino)
+        direct = opened.direct or backing_id == 0 or appends
         flags = (abi.FOPEN_DIRECT_IO if direct else 0) | (abi.FOPEN_KEEP_CACHE if opened.keep_cache else 0)
         if body.flags & os.O_DIRECT:  # as on a local file, such writes need not wait for each other
             flags |= abi.FOPEN_PARALLEL_DIRECT_WRITES
