@@ -227,7 +227,7 @@ class Once:
         ino, body = request.header.nodeid, request.body
         fd = self._fs.source_fd(self._fs.file(ino)) if self._fs.writes_whole(ino) else None
         if isinstance(body, SetattrIn) and fd is not None:
-            now = state_of(fd, body)
+            now = state_of(fd, body, before[0] if before else None)
             if done:
                 body = body._replace(valid=0)
             elif before is not None:

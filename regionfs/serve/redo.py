@@ -60,11 +60,12 @@ def number_of(value: bytes) -> int:
     return int.from_bytes(blake2b(value, digest_size=8).digest(), "little") or 1
 
 
-def state_of(fd: int, body: SetattrIn) -> State:
-    """What `body` finds now. OSError."""
+def state_of(fd: int, body: SetattrIn, before: int | None = None) -> State:
+    """What `body` finds now; `before` is the size that the file had when it was begun. OSError."""
     found = os.fstat(fd)
-    cuts = body.valid & _VALID.SIZE and body.size < found.st_size
-    tail = number_of(os.pread(fd, min(HEAD, found.st_size - body.size), body.size)) if cuts else 0
+    size = found.st_size if before is None else before
+    cuts = body.valid & _VALID.SIZE and body.size < size
+    tail = number_of(os.pread(fd, min(HEAD, size - body.size), body.size)) if cuts else 0
     # before 1970 times are negative
     return State(found.st_size, found.st_mode, found.st_uid, found.st_gid, found.st_atime_ns % 2**64,
                  found.st_mtime_ns % 2**64, tail)

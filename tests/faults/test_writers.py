@@ -37,7 +37,8 @@ class Writer:
     def __init__(self, kind: str, *arguments: object) -> None:
         self.name = " ".join(map(str, (kind, *arguments)))
         self._process = subprocess.Popen([sys.executable, writers.__file__, kind, *map(str, arguments)],
-                                         stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+                                         stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                                         text=True)
 
     def __enter__(self) -> Writer:
         return self
