@@ -15,6 +15,8 @@ from tests.harness import Mount, User
 PAGE = 4096
 OLD = 1_000_000_000  # seconds since the epoch: long before any manifest here
 
+pytestmark = pytest.mark.timeout(300)  # many mounts, one after the other
+
 
 def prepare(directory: Path) -> None:
     """Sources, older than every map."""
