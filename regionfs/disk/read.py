@@ -67,7 +67,8 @@ def read_table(path: Path, sector: int | None = None) -> Table:
     if sector in (None, 512):
         table = _from_json(path)
         if sector in (None, table.sector) and not _protects(table):
-            return table
+            hybrid = table.label == "dos" and _PROTECTIVE in (one.type for one in table.partitions)
+            return (hybrid and _of_cut_disk(path, sector)) or table
     if cut := _of_cut_disk(path, sector):
         return cut
     table = _from_dump(path, sector or 4096)

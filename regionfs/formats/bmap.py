@@ -23,6 +23,7 @@ from regionfs.units import MAX_OFFSET
 MAX_BLOCK = 1 << 30  # bytes
 MAX_DEPTH = 8        # elements
 KINDS = ("sha256", "sha1", "sha512", "sha384", "sha224", "md5")
+_SIGNED = b"-----BEGIN PGP"
 _RANGE = re.compile(r"([0-9]{1,19})(?:\s*-\s*([0-9]{1,19}))?")
 
 
@@ -51,13 +52,15 @@ class Bmap:
 
 def sniff(head: bytes) -> bool:
     """True for the first bytes of a bmap file."""
-    return head.lstrip().startswith(b"<") and re.search(rb"<bmap\b", head) is not None
+    return head.lstrip().startswith((b"<", _SIGNED)) and re.search(rb"<bmap\b", head) is not None
 
 
 def read(foreign: Foreign) -> Imported:
     """A composite file of the mapped blocks of the image that the caller named, ro."""
-    document = _parse(foreign)
     place = str(foreign.path)
+    if foreign.content.lstrip().startswith(_SIGNED):
+        raise FormatError(f"{place}: the bmap is signed; take it out of its signature with gpg --decrypt")
+    document = _parse(foreign)
     if document.version.split(".")[0] not in ("1", "2"):
         raise FormatError(f"{place}: bmap version {clip(document.version)} is not 1.x or 2.x")
     _verify(foreign, document)

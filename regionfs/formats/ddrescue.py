@@ -18,6 +18,9 @@ from regionfs.regions import Kind, Region
 from regionfs.units import MAX_OFFSET, human_size
 
 _COMMAND = re.compile(r"#\s*Command line:\s*(?:\S*/)?ddrescue\s+(.*)")
+# clones of ddrescue that write its mapfiles, such as hddsuperclone's --outputoffset
+_ELSEWHERE = re.compile(r"#\s*Command line:(?!\s*(?:\S*/)?ddrescue(?:log)?\s).*\s--?o[a-z-]*(?:offset|pos)",
+                        re.IGNORECASE)
 _FLAGS = "[ABCdDfGIJMnNOpqRStuvwWy]*"  # short options without a value, which may stand before one with it
 _OPTIONS = {name: re.compile(rf"\s(?:-{_FLAGS}{name[0]}\s*|--{name[:3]}[a-z-]*[=\s]\s*)(\S+)(?=\s)")
             for name in ("input", "output")}
@@ -78,6 +81,9 @@ def _shift(foreign: Foreign) -> int:
     for place, line in lines(foreign):
         if not line.startswith("#"):
             break
+        if _ELSEWHERE.match(line):
+            raise FormatError(f"{place}: {clip(line)}: another program's output position, which is not known here; "
+                              "without that line the image is taken to have each byte in its place")
         if match := _COMMAND.match(line):
             found = {name: _option(match[1], name, place) for name in ("input", "output")}
             source, target = found["input"] or 0, found["output"]

@@ -21,7 +21,8 @@ from regionfs.formats.values import Draft, Foreign, FormatError, Imported
 from regionfs.regions import Kind, Region
 
 # a key of Zarr or the first value of a bare mapping: a list that begins with a URL
-_BARE = re.compile(rb'\{\s*"[^"]*"\s*:\s*\[\s*"|"(?:[^"]*/)?(?:\.zgroup|\.zattrs|\.zarray|\.zmetadata|zarr\.json)"\s*:')
+_BARE = re.compile(rb'\{\s*"[^"]*"\s*:\s*(?:\[\s*"|"base64:)|'
+                   rb'"(?:[^"]*/)?(?:\.zgroup|\.zattrs|\.zarray|\.zmetadata|zarr\.json)"\s*:')
 
 
 def sniff(head: bytes) -> bool:

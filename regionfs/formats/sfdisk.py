@@ -105,7 +105,8 @@ def _ranges(parts: list[Part], total: int, place: str, *, cut: str) -> list[tupl
     border = gaps = 0
     for part in sorted(one for one in parts if one.type.lower() not in EXTENDED):
         if part.end > total and not cut:
-            raise FormatError(f"{place}: partition {part.number} ends at {part.end}; the disk has {total} bytes")
+            raise FormatError(f"{place}: partition {part.number} ends at {part.end}; the disk has {total} bytes: "
+                              "it was cut short, or the table is of another one")
         if border < part.start:
             gaps += 1
             found.append((f"gap{gaps}.img", border, part.start))

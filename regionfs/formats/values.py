@@ -175,11 +175,13 @@ class Draft:
 
     def take(self, region: Region, place: str) -> Region:
         """`region`, with its source asked for all its bytes by `place`."""
-        if region.kind is Kind.SOURCE:
-            old = self.claims.get(region.source, Claim())
-            end = region.offset + region.length
-            new = replace(old, end=end, place=place) if end > old.end else old
-            self.claims[region.source] = replace(new, rw_place=old.rw_place or (place if region.writable else ""))
+        if region.kind is not Kind.SOURCE:
+            return region
+        old, end = self.claims.get(region.source, Claim()), region.offset + region.length
+        if end > old.end:
+            old = self.claims[region.source] = replace(old, end=end, place=place)
+        if region.writable and not old.rw_place:
+            self.claims[region.source] = replace(old, rw_place=place)
         return region
 
     def claim(self, key: str, place: str, **more: Any) -> None:

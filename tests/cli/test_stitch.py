@@ -93,6 +93,19 @@ def test_split_set_with_a_gap(run: Cli, place: Path) -> None:
 
 
 @pytest.mark.parametrize("options", [["--gpt"], ["--mbr"], ["--gpt", "--sector-size", "4096"]])
+def test_numbers_need_not_follow_the_disk(run: Cli, place: Path, options: list[str]) -> None:
+    """Partition 1 may lie behind partition 2; the table says so, and each shows its image."""
+    assert 0 == run("stitch", "d.yaml", "--disk", "d", "--part", "root.img:start=8MiB", "--part", "esp.img:start=1MiB",
+                    *options).exit_code
+    (place / "disk.img").write_bytes(run("cat", "d.yaml", "d").stdout_bytes)
+    assert 0 == run("stitch", "p.yaml", "--from-disk", "disk.img").exit_code
+    found = load(place / "p.yaml").files
+    starts = [file.regions[0].offset for file in found.values() if file.regions is not None]
+    assert (["disk/part1.img", "disk/part2.img"], [8 * MIB, MIB]) == (list(found), starts)
+    assert (place / "esp.img").read_bytes() == run("cat", "p.yaml", "disk/part2.img").stdout_bytes
+
+
+@pytest.mark.parametrize("options", [["--gpt"], ["--mbr"], ["--gpt", "--sector-size", "4096"]])
 def test_from_disk_is_the_inverse(run: Cli, place: Path, options: list[str]) -> None:
     """Partitions of a stitched disk have the bytes of their images, zeros after them."""
     run("stitch", "d.yaml", "--disk", "d", "--part", "esp.img", "--part", "root.img", *options)

@@ -113,6 +113,12 @@ def test_older_versions(tmp_path: Path, version: str) -> None:
     assert (3 if version > "1.2" else 0) == regionfs(*command, "--force").exit_code
 
 
+def test_a_signed_map_is_called_so() -> None:
+    """bmaptool takes those too, with the key."""
+    with pytest.raises(FormatError, match="the bmap is signed"):
+        read("-----BEGIN PGP SIGNED MESSAGE-----\nHash: SHA256\n\n" + signed())
+
+
 def test_reads_what_bmaptool_writes(tmp_path: Path) -> None:
     """Its map, its sums, and an image that is sparse."""
     with (tmp_path / "a.img").open("wb") as file:

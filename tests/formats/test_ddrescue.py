@@ -72,6 +72,7 @@ def test_output_positions_are_followed(tmp_path: Path, options: tuple[str, ...])
 
 @pytest.mark.parametrize(("line", "why"), [
     ("ddrescue -o 1x a b", "in.map:2: the output position '1x' cannot be read"),
+    ("hddsuperclone --outputoffset 512 a b", "another program's output position"),
     ("ddrescue --input-position=08 -o 0 a b", "the input position '08' cannot be read"),
     ("ddrescue -i 1MiB -o 0 a b", "in.map:6: position 0x0 would be byte -1048576 of the image"),
 ])
