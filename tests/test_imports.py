@@ -15,9 +15,10 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 
 # DESIGN section 9: an area may import the areas in its row, and itself
 STEPS = ("manifest", "regions", "plan", "modes", "source")
-COMMON = {"errors", "units", "readahead", "printable", "digest"}
+COMMON = {"errors", "units", "readahead", "printable", "digest", "appear"}
 MAY_IMPORT = {
     "printable": set(),
+    "appear": set(),
     "errors": {"printable"},
     "units": {"errors"},
     "manifest": COMMON | {"regions"},

@@ -1,21 +1,21 @@
 """`regionfs export`: a composite file's map in a foreign format, with the side file it needs.
 
-Knows how files come into being: beside their place, then renamed. The formats describe; this module
-reads sources and writes.
+Knows what may be replaced. The formats describe; this module reads sources and writes.
 """
 
 from __future__ import annotations
 
 import os
+import signal
 import sys
-import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, TYPE_CHECKING
+from typing import IO, TYPE_CHECKING, Any
 
 import click
 
+from regionfs.appear import appearing
 from regionfs.cli.common import examples, file_argument, find_file, load_manifest, manifest_argument, say, whole_map
 from regionfs.errors import SourceError, UsageError
 from regionfs.formats.table import FORMATS, find
@@ -87,7 +87,12 @@ def composite_of(manifest: Manifest, file: FileSpec, out: Path) -> Composite:
 
 
 def check_target(path: Path, parts: Iterable[Path], force: bool) -> None:
-    """Refuse to replace a file without `force`; even with it, devices and `parts`, which the result is made of."""
+    """Refuse to replace a file without `force`; even with it, devices and `parts`, which the result is made of.
+
+    `-` is stdout, and replaces nothing.
+    """
+    if path == STDOUT:
+        return
     if not path.absolute().parent.is_dir():
         raise UsageError(f"{path.parent} is not a directory; {path.name} cannot be written there")
     if path.exists() and not path.is_file():
@@ -101,20 +106,30 @@ def check_target(path: Path, parts: Iterable[Path], force: bool) -> None:
 
 @contextmanager
 def replacing(path: Path) -> Iterator[IO[bytes]]:
-    """A stream whose bytes become `path` when the block ends well: the old file or the new, never a part."""
-    fd, name = tempfile.mkstemp(dir=path.absolute().parent, prefix=f".{path.name}.")
-    temporary = Path(name)
+    """A stream whose bytes become `path` when the block ends well: the old file or the new, never a part.
+
+    Signals that end a process end the block first. `-` is stdout, which gets the bytes as they come.
+    """
+    if path == STDOUT:
+        yield sys.stdout.buffer
+        return
+    with ends_on_signals(), appearing(path, replace=True) as fd, open(fd, "wb", closefd=False) as stream:
+        yield stream
+
+
+@contextmanager
+def ends_on_signals() -> Iterator[None]:
+    """SIGTERM and SIGHUP unwind like SIGINT, so that nothing unfinished is left."""
+    def end(number: int, frame: Any) -> None:
+        raise SystemExit(128 + number)
+    before: dict[int, Callable[..., Any] | int | None] = {
+        number: signal.signal(number, end) for number in (signal.SIGTERM, signal.SIGHUP)
+        if signal.getsignal(number) is signal.SIG_DFL}
     try:
-        with open(fd, "wb") as stream:
-            yield stream
-            stream.flush()
-            os.fchmod(stream.fileno(), 0o666 & ~_umask())
-            os.fsync(stream.fileno())
-        temporary.replace(path)
-        _sync_directory(path.absolute().parent)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def copy_side(manifest: Manifest, side: SideFile) -> None:
@@ -130,16 +145,3 @@ def copy_side(manifest: Manifest, side: SideFile) -> None:
         if before != [sources.look(key).stamp for key in side.regions.names]:
             raise SourceError(f"a source changed while {side.path.name} was copied from it; try again")
 
-
-def _sync_directory(path: Path) -> None:
-    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
-
-
-def _umask() -> int:
-    mask = os.umask(0o077)
-    os.umask(mask)
-    return mask

@@ -6,13 +6,12 @@ what a person is told. The bytes are moved by regionfs.flatten.
 
 from __future__ import annotations
 
-import signal
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -51,21 +50,24 @@ def flatten(manifest: Path, file: str, out: Path, verify: bool, errors: str, for
     """Make a real file OUT of the composite FILE; nothing is mounted.
 
     Where OUT's file system can share blocks with a source (Btrfs, XFS, bcachefs), it does, and those bytes take
-    neither time nor room. Holes stay holes. OUT appears when it is complete; until then its bytes have a temporary
-    name beside it, and an interrupt or a full disk leaves nothing.
+    neither time nor room. Holes stay holes. OUT appears when it is complete; an interrupt or a full disk leaves
+    nothing. With - for OUT the bytes go to stdout.
     """
-    from regionfs.cli.export import check_target, replacing
+    from regionfs.cli.export import STDOUT, check_target, replacing
     from regionfs.flatten import Flattening, first_error, without_errors
     from regionfs.source import Sources
     loaded = load_manifest(manifest)
     spec = find_file(loaded, file)
-    with Sources(loaded) as sources, _ends_on_signals():
+    with Sources(loaded) as sources:
         regions = whole_map(spec, lambda key: sources.facts(key).size)
         if errors == "zero":
             regions = without_errors(regions)
         elif (index := first_error(regions)) is not None:
             raise RegionfsError(f"{spec.path}: region {index}, at byte {regions.starts[index]}, is an error "
                                 "region; --errors zero writes zeros there")
+        if out == STDOUT:
+            _stream(regions, sources, spec, verify or as_json)
+            return
         parts = [manifest, *(source.path for source in loaded.sources.values())]
         check_target(out, parts, force)
         _check_place(out, loaded, spec, sources)
@@ -77,6 +79,16 @@ def flatten(manifest: Path, file: str, out: Path, verify: bool, errors: str, for
         print_json({"size": regions.size, **asdict(flattening.tally)})
     else:
         say(_summary(out, regions, flattening.tally, verify), err=True)
+
+
+def _stream(regions: RegionMap, sources: Sources, file: FileSpec, more: bool) -> None:
+    """The bytes to a pipe, which has no holes and cannot be read again."""
+    from regionfs.cli.cat import write_out
+    if more:
+        raise UsageError("stdout has the file's bytes only: --verify and --json need a file OUT")
+    if sys.stdout.isatty():
+        raise UsageError("a disk is not for a terminal; send it to a file or a pipe")
+    write_out(regions, sources, file, 0, regions.size)
 
 
 def _check_place(out: Path, manifest: Manifest, file: FileSpec, sources: Sources) -> None:
@@ -147,17 +159,3 @@ def _bar(label: str, total: int) -> Iterator[Progress]:
         task = display.add_task(printable(label), total=total)
         yield lambda count: display.advance(task, count)
 
-
-@contextmanager
-def _ends_on_signals() -> Iterator[None]:
-    """SIGTERM and SIGHUP unwind like SIGINT, so that temporary files go."""
-    def end(number: int, frame: Any) -> None:
-        raise SystemExit(128 + number)
-    before: dict[int, Callable[..., Any] | int | None] = {
-        number: signal.signal(number, end) for number in (signal.SIGTERM, signal.SIGHUP)
-        if signal.getsignal(number) is signal.SIG_DFL}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from regionfs.cli.common import SIZE, examples, quiet_option, say
+from regionfs.cli.common import SIZE, emit, examples, quiet_option, say
+from regionfs.cli.export import STDOUT
 from regionfs.cli.mounted import tell_written
 from regionfs.errors import ManifestError, RegionfsError, UsageError
 
@@ -68,7 +69,9 @@ def stitch(out: Path, force: bool, quiet: bool, **options: Any) -> None:
     """Write the manifest OUT: a disk out of partition images, a file out of pieces, or partitions out of a disk.
 
     Paths in it are relative to its directory. The same command gives the same bytes: disk and partition
-    ids are made from --seed. Types: esp, linux, linux-root, swap, lvm, raid, bios-boot, ...
+    ids are made from --seed. With - for OUT the manifest goes to stdout.
+
+    Types: esp, linux, linux-root, swap, lvm, raid, bios-boot, ...
     """
     from regionfs.manifest.edit_new import compose
     from regionfs.manifest.edit_save import create
@@ -82,7 +85,7 @@ def stitch(out: Path, force: bool, quiet: bool, **options: Any) -> None:
     given = (name for name, value in options.items() if value not in (None, False, (), ""))
     if foreign := [name for name in given if name not in takes and name != chosen[0]]:
         raise UsageError(f"{_option(chosen[0])} takes no {' and '.join(map(_option, foreign))}")
-    if not force and out.is_symlink() | out.exists():
+    if out != STDOUT and not force and out.is_symlink() | out.exists():
         raise UsageError(f"{out} exists; --force replaces it")
     files = way(out, options)
     text = compose(files, [f"Made by: regionfs stitch {shlex.join(click.get_current_context().meta['words'])}"])
@@ -93,6 +96,9 @@ def stitch(out: Path, force: bool, quiet: bool, **options: Any) -> None:
     for source in manifest.sources.values():
         if out.exists() and out.samefile(source.path):
             raise UsageError(f"{out} is one of the sources; a manifest in its place would destroy it")
+    if out == STDOUT:
+        emit(text)
+        return
     create(out, text, force=force)
     tell_written(out, f"{', '.join(_shown(manifest))}; {counted(contents(manifest))}", quiet=quiet)
 

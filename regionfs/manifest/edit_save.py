@@ -20,6 +20,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from regionfs.appear import appearing, sync_directory
 from regionfs.errors import RegionfsError, UsageError
 
 _NO_XATTR = (errno.ENOTSUP, errno.EPERM, errno.EACCES, errno.ENODATA)
@@ -74,31 +75,11 @@ def create(path: Path, text: str, *, force: bool = False) -> None:
         return
     if not path.parent.is_dir():
         raise UsageError(f"{path.parent} is not a directory; {path.name} cannot be written there")
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.new")
-    umask = os.umask(0)
-    os.umask(umask)
-    with _written(temporary, text, 0o666 & ~umask):
-        pass
     try:
-        _link(temporary, path)
+        with appearing(path, replace=False) as fd, open(fd, "wb", closefd=False) as stream:
+            stream.write(text.encode("utf-8"))
     except FileExistsError:
         raise UsageError(f"{path} exists; --force replaces it") from None
-    finally:
-        temporary.unlink(missing_ok=True)
-    _sync_directory(path.parent)
-
-
-def _link(temporary: Path, path: Path) -> None:
-    """Give the file its name, which nobody may have: link never replaces, as rename does."""
-    try:
-        os.link(temporary, path)
-    except OSError as error:
-        if error.errno not in (errno.EPERM, errno.ENOTSUP):
-            raise
-        # a file system without hard links, such as vfat
-        if os.path.lexists(path):
-            raise FileExistsError(path) from None
-        temporary.rename(path)
 
 
 def _lock(path: Path, waiting: Callable[[], None]) -> int:
@@ -187,12 +168,5 @@ def _rename(temporary: Path, path: Path) -> None:
     except OSError:
         temporary.unlink(missing_ok=True)
         raise
-    _sync_directory(path.parent)
+    sync_directory(path.parent)
 
-
-def _sync_directory(directory: Path) -> None:
-    fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)

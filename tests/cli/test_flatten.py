@@ -288,9 +288,68 @@ def test_an_interrupt_leaves_nothing(tmp_path: Path, number: signal.Signals, sta
                 break
         assert status == process.wait(30)
     os.close(main)
-    assert 1 == len(working)
-    assert working[0].startswith(".out.")
+    assert [] == working
     assert [] == list(target.iterdir())
+
+
+def killed_while_writing(manifest: Path, target: Path) -> list[str]:
+    """What is in `target` while flatten writes there, and is left when it is killed then."""
+    main, side = pty.openpty()
+    with subprocess.Popen([REGIONFS, "flatten", "--force", manifest, "long", target / "out"], stderr=side,
+                          env={**os.environ, "TERM": "xterm-256color", "COLUMNS": "120"}) as process:
+        os.close(side)
+        seen = b""
+        while b"iB/s" not in seen:
+            seen += os.read(main, 65536)
+        process.kill()
+        process.wait(30)
+    os.close(main)
+    return sorted(path.name for path in target.iterdir())
+
+
+def write_long(directory: Path) -> Path:
+    """A manifest of a file that takes a while."""
+    (directory / "piece").write_bytes(Random(4).randbytes(4 * MIB))
+    manifest = directory / "long.yaml"
+    rows = "      - {source: piece}\n" * 60
+    manifest.write_text(f"regionfs: 1\nfiles:\n  short: {{whole: piece}}\n  long:\n    regions:\n{rows}")
+    return manifest
+
+
+def test_a_kill_leaves_nothing(tmp_path: Path) -> None:
+    """Unfinished bytes have no name; what was there before stays."""
+    manifest, target = write_long(tmp_path), tmp_path / "target"
+    target.mkdir()
+    assert [] == killed_while_writing(manifest, target)
+    (target / "out").write_text("mine")
+    assert ["out"] == killed_while_writing(manifest, target)
+    assert "mine" == (target / "out").read_text()
+
+
+def test_stdout(tmp_path: Path, plain: Path, disk: Path) -> None:
+    """`-` is a pipe, not a file of that name; errors are zeros or refused as ever."""
+    for words, status, size in ((["disk.img"], 0, 64 * MIB), (["disk.img", "--verify"], 2, 0),
+                                (["disk.img", "--json"], 2, 0)):
+        done = subprocess.run([REGIONFS, "flatten", plain, words[0], "-", *words[1:]], cwd=tmp_path, timeout=60,
+                              capture_output=True, check=False)
+        assert (status, size) == (done.returncode, len(done.stdout)), done.stderr
+        assert status or done.stdout == expected(tmp_path)
+    assert not (tmp_path / "-").exists()
+    zeros = subprocess.run([REGIONFS, "flatten", disk, "vm/disk.img", "-", "--errors", "zero"], capture_output=True,
+                           check=True, timeout=60)
+    assert (b"boot", 64 * MIB) == (zeros.stdout[:4], len(zeros.stdout))
+
+
+def test_the_others_that_write_a_file(tmp_path: Path, plain: Path) -> None:
+    """stitch, show --svg and --html write to stdout too, and the manifest that stitch writes is the same."""
+    stitch = ["stitch", "OUT", "--file", "f", "--concat", "a.img", "b.img"]
+    for words, begin in ((["show", plain, "--svg", "-"], b"<?xml"), (["show", plain, "--html", "-"], b"<!DOCTYPE"),
+                         ([word.replace("OUT", "-") for word in stitch], b"# Made by: regionfs stitch - ")):
+        done = subprocess.run([REGIONFS, *words], cwd=tmp_path, capture_output=True, check=True, timeout=60)
+        assert (begin, b"") == (done.stdout[:len(begin)], done.stderr)
+        assert not (tmp_path / "-").exists()
+    subprocess.run([REGIONFS, *stitch], cwd=tmp_path, capture_output=True, check=True, timeout=60)
+    assert done.stdout.splitlines()[1:] == (tmp_path / "OUT").read_bytes().splitlines()[1:]
 
 
 def test_without_a_terminal_there_is_no_bar(plain: Path, tmp_path: Path) -> None:

@@ -49,7 +49,7 @@ def test_too_many_files_for_a_picture(run: Cli, tmp_path: Path) -> None:
 
 def test_map_refuses_a_table(run: Cli, tmp_path: Path) -> None:
     """It names the table and what to do."""
-    result = run("map", "rm", write_chunks(tmp_path, 10, marked=False), "f", "1")
+    result = run("map", "rm", write_chunks(tmp_path, 10, marked=False), "f", "0")
     assert (2, "regionfs: the regions of f stand in the table chunks.csv, which map does not edit: change its rows, "
                "then let check look at them\n") == (result.exit_code, result.stderr)
 

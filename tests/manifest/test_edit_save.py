@@ -30,7 +30,7 @@ from regionfs.cli.main import cli
 print("ready", flush=True)
 while True:
     for start in ("512KiB", "0"):
-        cli.main(["map", "move", sys.argv[1], "f", "1", start], standalone_mode=False)
+        cli.main(["map", "move", sys.argv[1], "f", "0", start], standalone_mode=False)
 """
 
 
@@ -76,7 +76,7 @@ def test_kill_leaves_old_or_new(manifest: Path, seed: int) -> None:
         process.send_signal(signal.SIGKILL)
         process.wait(30)
     assert manifest.read_bytes() in (old, new)
-    subprocess.run([REGIONFS, "map", "move", manifest, "f", "1", "512KiB"], check=True, timeout=30)
+    subprocess.run([REGIONFS, "map", "move", manifest, "f", "0", "512KiB"], check=True, timeout=30)
     assert (new, ["a", "m.yaml"]) == (manifest.read_bytes(), names(manifest.parent))
 
 
