@@ -2,8 +2,8 @@
 
 A map of few regions is laid out so that each has a cell at least: a partition table stays visible
 on a disk of terabytes, and its neighbours move by a cell. In a crowded map every cell stands for
-the same share of the file and shows what fills most of it. Nothing depends on colour: a letter is
-a source, a capital where it is rw, and the other kinds have signs.
+the same share of the file and shows what fills most of it, or that reads fail somewhere in it.
+Nothing depends on colour: a letter is a source, a capital where it is rw, and the other kinds have signs.
 
 Pure: a map goes in, characters come out. Styles are names that rich knows; rich is not imported.
 """
@@ -104,7 +104,8 @@ def _summed_up(regions: RegionMap, count: int, letters: dict[str, str]) -> str:
         for cell in range(first, last + 1):
             begin, stop = cell * size // count, (cell + 1) * size // count
             shares[cell][glyph] += min(stop, end) - max(begin, offset)
-    return "".join(share.most_common(1)[0][0] for share in shares)
+    bad = _SIGNS[Kind.ERROR]
+    return "".join(bad if bad in share else share.most_common(1)[0][0] for share in shares)
 
 
 def _legend(letters: dict[str, str], used: set[str]) -> tuple[tuple[str, str], ...]:

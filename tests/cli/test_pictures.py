@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from xml.etree import ElementTree
@@ -10,6 +12,7 @@ import pytest
 from selenium.webdriver.common.keys import Keys
 
 from regionfs.cli.pictures.content import Pictured, page
+from regionfs.cli.pictures.paint import oklch
 from regionfs.cli.pictures.svg import MARGIN, WIDTH, document
 from regionfs.regions import Kind, Region, RegionMap
 from tests.cli.browser import Page, browser
@@ -321,6 +324,81 @@ def test_without_scripts_the_svg_is_a_picture() -> None:
     inner = WIDTH - 2 * MARGIN
     assert (pytest.approx(MARGIN + inner / 8), pytest.approx(inner / 2)) == (
         float(box.get("x", "")), float(box.get("width", "")))
+
+
+def bad_disk(count: int) -> RegionMap:
+    """A terabyte of `count` regions and one bad sector in its middle."""
+    size, part = 2**40, 2**40 // count
+    middle = count // 2
+    regions = [Region(n * part, (n + 1) * part - 512 * (n == middle), Kind.SOURCE, "ab"[n % 2]) for n in range(count)]
+    regions.insert(middle + 1, Region((middle + 1) * part - 512, (middle + 1) * part, Kind.ERROR))
+    return RegionMap(size, regions)
+
+
+@pytest.mark.parametrize("count", [2, 8192])
+def test_a_bad_sector_of_a_large_disk_is_seen(chromium: Page, tmp_path: Path, count: int) -> None:
+    """In the page and its overview: three pixels at least, in front of the others, and in the legend."""
+    path = tmp_path / "bad.html"
+    path.write_text(page("bad.yaml", [Pictured("bad", bad_disk(count), "userspace", "an error region")]))
+    chromium.open(path)
+    widths = chromium.run("""
+        const last = [...document.querySelectorAll(".strip > g")].at(-1);
+        const flat = document.querySelector(".overview .error");
+        return [last.getAttribute("class"), last.querySelector(".box").getBoundingClientRect().width,
+                flat.querySelector(".box").getBoundingClientRect().width]""")
+    assert (True, True, True) == (widths[0].startswith("error thin"), widths[1] >= 3, widths[2] >= 2)
+    assert "error: reads fail 512 B" in chromium.texts(".legend li span")
+
+
+@pytest.mark.parametrize("count", [2, 8192])
+def test_a_bad_sector_is_seen_in_the_drawing(count: int) -> None:
+    """The same in the SVG document without scripts."""
+    root = ElementTree.fromstring(document("bad.yaml", [Pictured("bad", bad_disk(count), "userspace", "why")]))
+    space = {"s": "http://www.w3.org/2000/svg"}
+    groups = [group for group in root.findall(".//s:g", space) if group.find("s:title", space) is not None]
+    box = groups[-1].find("s:rect", space)
+    assert box is not None
+    assert ("error thin", 3.0) == (groups[-1].get("class"), float(box.get("width", "")))
+    assert "error: reads fail 512 B" in [text.text for text in root.findall(".//s:text", space)]
+
+
+def test_viewers_without_style_sheets_see_colours() -> None:
+    """CSS variables and oklch() are unknown to rsvg and others, which drew all in black: attributes say it too."""
+    root = ElementTree.fromstring(document("disk.yaml", SHOWN))
+    space = {"s": "http://www.w3.org/2000/svg"}
+    shapes = [shape for name in ("rect", "text", "circle") for shape in root.findall(f".//s:{name}", space)]
+    assert all((shape.get("fill") or "black") not in ("black", "#000000") for shape in shapes)
+
+
+@pytest.mark.parametrize(("lightness", "chroma", "degrees", "colour"), [
+    (1, 0, 0, "#ffffff"), (0, 0, 0, "#000000"), (0.6279553639, 0.2576833077, 29.2338802, "#ff0000"),
+    (0.8664396115, 0.2948272403, 142.4953389, "#00ff00"), (0.4520137184, 0.3132143717, 264.0520206, "#0000ff"),
+])
+def test_oklch(lightness: float, chroma: float, degrees: float, colour: str) -> None:
+    """The corners of sRGB, as CSS Color 4 converts them."""
+    assert colour == oklch(lightness, chroma, degrees)
+
+
+def test_rsvg_draws_it(tmp_path: Path) -> None:
+    """A viewer without scripts, variables and oklch()."""
+    convert = shutil.which("rsvg-convert")
+    if convert is None:
+        pytest.skip("rsvg-convert (librsvg2-bin) is not installed")
+    (tmp_path / "disk.svg").write_text(document("disk.yaml", SHOWN))
+    done = subprocess.run([convert, "-f", "png", tmp_path / "disk.svg"], capture_output=True, check=True, timeout=60)
+    assert len(done.stdout) > 10_000, "one colour all over makes a small file"
+
+
+def test_what_was_never_in_view_is_drawn_before_it_is_printed(chromium: Page, tmp_path: Path) -> None:
+    """Cards far below have no picture yet; on paper they need one."""
+    shown = [Pictured(f"d/{number}", RegionMap(MIB, [Region(0, MIB, Kind.SOURCE, "s")]), "passthrough", "whole")
+             for number in range(100)]
+    (tmp_path / "files.html").write_text(page("files.yaml", shown))
+    chromium.open(tmp_path / "files.html")
+    drawn = "return [...document.querySelectorAll('.strip')].filter(strip => strip.querySelector('.box')).length"
+    assert chromium.run(drawn) < 20
+    chromium.run("window.dispatchEvent(new Event('beforeprint'))")
+    assert 100 == chromium.run(drawn)
 
 
 def test_show_writes_them(run: Cli, disk: Path, tmp_path: Path) -> None:

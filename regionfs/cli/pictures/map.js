@@ -123,6 +123,12 @@ class FileMap {
     this.draw();
   }
 
+  // before paper is made: what was never in view has not been drawn
+  print() {
+    this.width ||= this.strip.getBoundingClientRect().width || 1000;
+    if (this.size) this.paint();
+  }
+
   draw() {
     if (this.queued || !this.width) return;
     this.queued = true;
@@ -135,6 +141,8 @@ class FileMap {
     drawing.append(s("rect", {class: "ground", x: 0, y: BAR_TOP, width: this.width, height: BAR}));
     const crowded = this.boxes(drawing);
     this.strip.replaceChildren(drawing);
+    this.strip.setAttribute("viewBox", `0 0 ${this.width} 112`);
+    this.strip.setAttribute("preserveAspectRatio", "none");
     if (this.chosen >= 0) this.strip.setAttribute("aria-activedescendant", `f${this.number}r${this.chosen}`);
     this.paintOverview();
     this.range.textContent = `${human(this.from)} to ${human(this.from + this.span)} of ${human(this.size)}`;
@@ -164,11 +172,14 @@ class FileMap {
   // regions in view; true when some are drawn together
   boxes(drawing) {
     const limit = this.from + this.span;
+    const isError = index => data.kinds[this.rows[index][KIND]] === "error", errors = [];
     let crowd = null, crowded = false;
     const flush = () => {
       if (!crowd) return;
       crowded ||= crowd.last - crowd.first > 1;
-      drawing.append(this.box(crowd.most, crowd.x, Math.max(crowd.end - crowd.x, NARROW), crowd.last - crowd.first));
+      const error = isError(crowd.most), least = error ? LEAST_ERROR : NARROW;
+      const box = this.box(crowd.most, crowd.x, Math.max(crowd.end - crowd.x, least), crowd.last - crowd.first);
+      if (error) errors.push(box); else drawing.append(box);
       crowd = null;
     };
     for (let index = this.after(this.from); index < this.rows.length && this.starts[index] < limit; index++) {
@@ -182,9 +193,11 @@ class FileMap {
       crowd ??= {first: index, x, most: index};
       crowd.last = index + 1, crowd.end = end;
       const longest = this.ends[crowd.most] - this.starts[crowd.most];
-      if (this.ends[index] - this.starts[index] > longest) crowd.most = index;
+      const outranks = isError(index) - isError(crowd.most);
+      if (outranks > 0 || !outranks && this.ends[index] - this.starts[index] > longest) crowd.most = index;
     }
     flush();
+    drawing.append(...errors);  // on top: a bad sector must be seen beside a terabyte
     if (this.chosen >= 0 && this.ends[this.chosen] > this.from && this.starts[this.chosen] < limit) {
       drawing.querySelector(`[data-region="${this.chosen}"]`)?.remove();
       const x = this.x(this.starts[this.chosen]), width = Math.max(this.x(this.ends[this.chosen]) - x, NARROW);
@@ -196,7 +209,8 @@ class FileMap {
   box(index, x, width, together) {
     const row = this.rows[index], kind = data.kinds[row[KIND]], chosen = index === this.chosen;
     const left = Math.max(x, -4), right = Math.min(x + width, this.width + 4);
-    const node = s("g", {class: `${kind}${chosen ? " chosen" : this.inCrowd(index, x, width) ? " narrow" : ""}`,
+    const thin = kind === "error" && width < THIN ? " thin" : "";
+    const node = s("g", {class: `${kind}${thin}${chosen ? " chosen" : this.inCrowd(index, x, width) ? " narrow" : ""}`,
                          style: `--h:${this.file.hues[row[SOURCE]]}`, role: "option",
                          id: `f${this.number}r${index}`, "data-region": index, "data-together": together,
                          "aria-selected": chosen, "aria-posinset": index + 1, "aria-setsize": this.rows.length,
@@ -236,6 +250,8 @@ class FileMap {
     if (this.drawn !== this.width) {
       this.window = s("rect", {class: "window", y: 1, height: 16});
       this.overview.replaceChildren(...this.wholeFile(per), this.window);
+      this.overview.setAttribute("viewBox", `0 0 ${this.width} 18`);
+      this.overview.setAttribute("preserveAspectRatio", "none");
       this.drawn = this.width;
     }
     const left = this.from * per, width = this.span < this.size ? Math.max(this.span * per, 4) : 0;
@@ -244,16 +260,21 @@ class FileMap {
   }
 
   *wholeFile(per) {
-    const place = {y: 3, height: 12};
+    const place = {y: 3, height: 12}, errors = [];
     yield s("rect", {class: "ground", x: 0, width: this.width, ...place});
     let filled = -1;
     for (let index = 0; index < this.rows.length; index++) {
       const x = this.starts[index] * per, end = Math.max(this.ends[index] * per, x + 1), row = this.rows[index];
+      if (data.kinds[row[KIND]] === "error") {
+        if (!errors.length || x > errors.at(-1)[0] + 1) errors.push([x, Math.max(end - x, NARROW)]);
+        continue;
+      }
       if (end < filled + 1) continue;
       yield s("g", {class: `${data.kinds[row[KIND]]} flat`, style: `--h:${this.file.hues[row[SOURCE]]}`},
               s("rect", {class: "box", x, width: end - x, ...place}));
       filled = end;
     }
+    for (const [x, width] of errors) yield s("g", {class: "error flat"}, s("rect", {class: "box", x, width, ...place}));
   }
 
   // ---- the tip

@@ -27,6 +27,7 @@ function page(parent) {
   });
   parent.append(main, tip);
   for (const strip of maps.keys()) resized.observe(strip);
+  window.addEventListener("beforeprint", () => { for (const map of maps.values()) map.print(); });
 }
 
 const root = document.documentElement;

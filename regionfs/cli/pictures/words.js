@@ -5,7 +5,7 @@
    is a list box: one region is chosen, arrow keys go to its neighbours, and what it says is in its label and in the
    tip. Numbers above 2^53 come as strings; they are drawn as doubles and written exactly. */
 const HTML = "http://www.w3.org/1999/xhtml", SVG = "http://www.w3.org/2000/svg";
-const NARROW = 2, BAR_TOP = 26, BAR = 80, LEAST_SPAN = 32, PAGE = 100, LEGEND = 12;
+const NARROW = 2, LEAST_ERROR = 3, THIN = 8, BAR_TOP = 26, BAR = 80, LEAST_SPAN = 32, PAGE = 100, LEGEND = 12;
 const START = 0, LENGTH = 1, KIND = 2, SOURCE = 3, OFFSET = 4, RW = 5;  // of a region's row
 const UNITS = [[2 ** 40, "TiB"], [2 ** 30, "GiB"], [2 ** 20, "MiB"], [2 ** 10, "KiB"]];
 const data = JSON.parse(document.getElementById("data").textContent);
