@@ -22,13 +22,15 @@ _BUFFER = (1 << 20) + (1 << 16)  # bytes; holds any request that was negotiated
 class Broken:
     """Answers from a selector's loop until closed; calls `gone` when the mount has ended."""
 
-    def __init__(self, fd: int, selector: selectors.BaseSelector, gone: Callable[[], None]) -> None:
+    def __init__(self, fd: int, selector: selectors.BaseSelector, gone: Callable[[], None], *, resends: bool) -> None:
+        """`resends`: whether the kernel was asked to send what the dead server had taken again, when it is told to."""
         self._selector = selector
         self._gone = gone
         self._fd = device.clone(fd)
         os.set_blocking(self._fd, False)
         self._buffer = bytearray(_BUFFER)
-        device.send(self._fd, codec.notify(NotifyCode.RESEND))  # what the dead server had taken
+        if resends:
+            device.send(self._fd, codec.notify(NotifyCode.RESEND))
         selector.register(self._fd, selectors.EVENT_READ, self._answer)
 
     def close(self) -> None:

@@ -252,7 +252,8 @@ class Holder:
         self._trouble = why
         if self._broken is None:
             log.error("no server can be started: %s; requests get EIO meanwhile", failure.for_log(why))
-            self._broken = Broken(self._device, self._selector, self._gone)
+            resends = self._negotiated is not None and self._negotiated.resend
+            self._broken = Broken(self._device, self._selector, self._gone, resends=resends)
         self._desk.keep_promises(why)
         self._ask_again()
 

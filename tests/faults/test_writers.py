@@ -5,6 +5,7 @@ The short form kills a few times, REGIONFS_TORTURE=1 two hundred times.
 
 from __future__ import annotations
 
+import os
 import random
 import re
 import subprocess
@@ -59,11 +60,13 @@ class Writer:
         return int(said)
 
 
-def kill(lives: Lives, times: int) -> None:
-    """At random moments, after each server has served for a while."""
+def kill(lives: Lives, times: int, directory: Path) -> None:
+    """At random moments, after each server has answered and served for a while."""
     rng = random.Random(16)
     for _ in range(times):
-        due = lives.kill() + rng.uniform(0.15, 0.4)
+        lives.kill()
+        os.listxattr(directory)
+        due = time.monotonic() + rng.uniform(0.1, 0.3)
         eventually(lambda due=due: time.monotonic() > due)  # type: ignore[misc]
 
 
@@ -93,7 +96,7 @@ def test_writers_and_appenders(tmp_path: Path, loop: bool) -> None:
             ("overtake", at / "part.img", at / "twice.log", tmp_path / "twice.img"))]
         for writer in running:
             writer.wait()
-        kill(lives, KILLS)
+        kill(lives, KILLS, at)
         counts = [writer.end() for writer in running]
         assert KILLS == mount.status()["restarts"]
     print(f"\n{KILLS} kills -9 under {counts} writes")

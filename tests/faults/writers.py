@@ -66,7 +66,7 @@ def overtake(path: str, other: str, source: str) -> int:
         first = threading.Thread(target=os.pwrite, args=(mine, (2 * number).to_bytes(8, "big"), at))
         first.start()
         while int.from_bytes(os.pread(seen, 8, at), "big") != 2 * number:
-            pass
+            os.sched_yield()
         assert 8 == os.pwrite(theirs, (2 * number + 1).to_bytes(8, "big"), at)
         first.join()
         if int.from_bytes(os.pread(seen, 8, at), "big") != 2 * number + 1:
