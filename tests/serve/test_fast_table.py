@@ -153,7 +153,7 @@ def test_descriptors_are_bounded(world: World) -> None:
 
 
 def test_files_share_a_descriptor_of_their_source(world: World, tmp_path: Path) -> None:
-    """Of the same open mode; whoever shows the source last closes it."""
+    """One that was opened once; whoever shows the source last closes it."""
     table, before = make_table(100), descriptors()
     with open(tmp_path / "a0", "rb") as reader, open(tmp_path / "a0", "r+b") as writer:
         before += 2
@@ -164,6 +164,33 @@ def test_files_share_a_descriptor_of_their_source(world: World, tmp_path: Path) 
         assert before + 2 == descriptors()
         table.clear()
         assert before == descriptors()
+
+
+def test_one_number_is_no_proof(world: World, tmp_path: Path) -> None:
+    """Two open files of one inode number, which some file systems give to two files, have a descriptor each."""
+    table, before = make_table(100), descriptors()
+    with open(tmp_path / "a0", "r+b") as one, open(tmp_path / "a0", "r+b") as two:
+        before += 2
+        for ino in range(2, 12):
+            table.learn(table.epoch, ino, MAP.size, MAP.columns, 2, True, Counters())
+            table.use(table.epoch, ino, 0, one.fileno())
+            table.use(table.epoch, ino, 1, two.fileno())
+        assert before + 2 == descriptors()
+        table.clear()
+        assert before == descriptors()
+
+
+def test_a_descriptor_for_writing_takes_the_place_of_one_for_reading(world: World, tmp_path: Path) -> None:
+    """And a WRITE is Python's until then."""
+    table, ino = world.device.table, world.ino("f0")
+    table.learn(table.epoch, ino, MAP.size, MAP.columns, 1, True, Counters())
+    with open(tmp_path / "a0", "rb") as reader, open(tmp_path / "a0", "r+b") as writer:
+        table.use(table.epoch, ino, 0, reader.fileno())
+        assert isinstance(world.device.write(ino, 0, b"one"), Handed)
+        table.use(table.epoch, ino, 0, writer.fileno())
+        table.use(table.epoch, ino, 0, reader.fileno())
+        assert 3 == world.device.write(ino, 0, b"two")
+    assert b"two" == (tmp_path / "a0").read_bytes()[:3]
 
 
 def test_the_bound_makes_room(world: World, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,11 +2,17 @@
 #include "table.h"
 
 #include <fcntl.h>
+#include <linux/kcmp.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <sys/uio.h>
 #include <unistd.h>
+
+#ifndef F_DUPFD_QUERY
+#define F_DUPFD_QUERY 1027 /* linux/fcntl.h */
+#endif
 
 void table_let_go(struct table *table, struct handle *handle, struct handle **unused)
 {
@@ -43,15 +49,33 @@ static bool identify(int fd, struct opened *opened)
 	return true;
 }
 
-/* The place in the chain of a bucket that points to it, or to NULL. */
-static struct handle **find_handle(struct table *table, const struct opened *opened)
+/*
+ * Whether two descriptors are of one open file. What a file system tells is no proof: there are some of FUSE that give
+ * two files one number, and what is written to one would land in the other.
+ */
+static bool one_open_file(int one, int other)
+{
+	int same = fcntl(one, F_DUPFD_QUERY, other);
+
+	if (same < 0) /* before Linux 6.10 */
+		same = syscall(SYS_kcmp, getpid(), getpid(), KCMP_FILE, one, other) == 0;
+	return same == 1;
+}
+
+/* The place in the chain of a bucket that points to the handle of this open file, or to NULL. */
+static struct handle **find_handle(struct table *table, const struct opened *opened, int fd)
 {
 	struct handle **at = &table->handles[(opened->inode ^ opened->minor) % HANDLES];
 
 	while (*at && ((*at)->opened.inode != opened->inode || (*at)->opened.major != opened->major ||
-		       (*at)->opened.minor != opened->minor || (*at)->opened.status != opened->status))
+		       (*at)->opened.minor != opened->minor || !one_open_file((*at)->fd, fd)))
 		at = &(*at)->next;
 	return at;
+}
+
+bool handle_writes(const struct handle *handle)
+{
+	return (handle->opened.status & O_ACCMODE) != O_RDONLY;
 }
 
 /* In no bucket and without users yet; NULL when there is no descriptor or memory left. */
@@ -96,12 +120,17 @@ static void make_room(struct table *table, const struct file *file, struct handl
 	}
 }
 
-/* With the lock: the file, if it can use a handle. */
-static struct file *wants(struct table *table, long epoch, uint64_t ino, Py_ssize_t target)
+/* With the lock: the file, if it can use a handle: it has none yet, or one that cannot write as this one can. */
+static struct file *wants(struct table *table, long epoch, uint64_t ino, Py_ssize_t target,
+			  const struct opened *opened)
 {
 	struct file *file = epoch == table->epoch ? table_find(table, ino) : NULL;
 
-	return file && target >= 0 && target < file->handles && !file->handle[target] ? file : NULL;
+	if (!file || target < 0 || target >= file->handles)
+		return NULL;
+	if (file->handle[target] && ((opened->status & O_ACCMODE) == O_RDONLY || handle_writes(file->handle[target])))
+		return NULL;
+	return file;
 }
 
 void table_use(struct table *table, long epoch, uint64_t ino, Py_ssize_t target, int fd)
@@ -114,25 +143,29 @@ void table_use(struct table *table, long epoch, uint64_t ino, Py_ssize_t target,
 	if (!identify(fd, &opened))
 		return;
 	pthread_mutex_lock(&table->lock);
-	known = !wants(table, epoch, ino, target) || *find_handle(table, &opened);
+	known = !wants(table, epoch, ino, target, &opened) || *find_handle(table, &opened, fd);
 	pthread_mutex_unlock(&table->lock);
 	if (!known)  /* without the lock: it asks who may write the source */
 		made = make_handle(fd, &opened);
 	pthread_mutex_lock(&table->lock);
-	file = wants(table, epoch, ino, target);
-	if (file && made && !*find_handle(table, &opened)) {
+	file = wants(table, epoch, ino, target, &opened);
+	if (file && made && !*find_handle(table, &opened, fd)) {
 		make_room(table, file, &unused);
 		if (table->open < table->bound) {
-			made->link = find_handle(table, &opened);
+			made->link = find_handle(table, &opened, fd);
 			*made->link = made;
 			table->open++;
 			made = NULL;
 		}
 	}
-	at = find_handle(table, &opened);
+	at = find_handle(table, &opened, fd);
 	if (file && *at) {
+		struct handle *before = file->handle[target];
+
 		(*at)->users++;
 		file->handle[target] = *at;
+		if (before)
+			table_let_go(table, before, &unused);
 	}
 	pthread_mutex_unlock(&table->lock);
 	if (made) {

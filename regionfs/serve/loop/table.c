@@ -50,7 +50,7 @@ static int plan(const struct file *file, int64_t offset, int64_t end, bool writi
 	int count = 0;
 
 	if (file->whole) {
-		if (!file->handle[0])
+		if (!file->handle[0] || (writing && !handle_writes(file->handle[0])))
 			return -1;
 		add_piece(pieces, &count, file->handle[0], offset, end - offset);
 		return count;
@@ -74,7 +74,8 @@ static int plan(const struct file *file, int64_t offset, int64_t end, bool writi
 		if (writing && !file->rw[index])
 			return -1;
 		if (file->targets[index] != HOLE) {
-			if (file->targets[index] < 0 || !(handle = file->handle[file->targets[index]]))
+			if (file->targets[index] < 0 || !(handle = file->handle[file->targets[index]]) ||
+			    (writing && !handle_writes(handle)))
 				return -1;
 		}
 		if (!add_piece(pieces, &count, handle, offset + file->shifts[index], stop - offset))

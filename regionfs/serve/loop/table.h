@@ -28,7 +28,7 @@ struct opened {
 	int status;             /* F_GETFL */
 };
 
-/* A source's descriptor, for all files that show it; the last user closes it. */
+/* A descriptor of a source that was opened once, for all files that show it; the last user closes it. */
 struct handle {
 	struct handle *next, **link;  /* among those of a bucket; then among those to close */
 	struct opened opened;
@@ -169,6 +169,8 @@ void table_free_sources(struct sources *sources);
 /* With the lock: a user less. What nobody uses any more goes to `unused`, for table_close_all() without it. */
 void table_let_go(struct table *table, struct handle *handle, struct handle **unused);
 void table_drop_handles(struct table *table, struct file *file, struct handle **unused);
+/* Whether it was opened for writing, too. */
+bool handle_writes(const struct handle *handle);
 /* May take time: a network's file system writes back what is dirty. */
 void table_close_all(struct handle *unused);
 
