@@ -100,10 +100,9 @@ class AttributeReader:
         mode, mtime, ctime = found.st_mode & (0o7777 if spec.writable else 0o7555), found.st_mtime_ns, found.st_ctime_ns
         size, blocks = found.st_size, found.st_blocks
         if stat.S_ISBLK(found.st_mode):
-            size = node.sources.facts(key).size
+            size = node.sources.device_size(key)
             blocks = -(-size // 512)
-        else:
-            keep = keep and node.told.keep((size, mtime, ctime), opens)
+        keep = keep and node.told.keep((size, mtime, ctime), opens)
         if ctime < node.since:  # the entry came to show this source after its last change
             mtime = ctime = node.since
         return Attributes(node.ino, size, blocks, found.st_atime_ns, mtime, ctime,
@@ -126,8 +125,8 @@ class AttributeReader:
         if node.spec.regions is not None:
             return node.spec.regions.size
         assert node.spec.whole is not None
-        first = node.sources.facts(node.spec.whole)
-        return first.size if first.kind == "block" else node.sources.status(node.spec.whole).st_size
+        block = node.sources.facts(node.spec.whole).kind == "block"
+        return node.sources.device_size(node.spec.whole) if block else node.sources.status(node.spec.whole).st_size
 
 
 def _last_seen(sources: Sources, key: str) -> SourceFacts:

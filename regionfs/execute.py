@@ -104,7 +104,7 @@ def punch(regions: RegionMap, sources: Sources, mode: int, offset: int, length: 
     if sum(mapping.length for mapping in mappings) < length:
         raise OSError(errno.EROFS, f"[{offset}, {offset + length}) reaches outside rw regions")
     for mapping in mappings:
-        fallocate(sources.fd(mapping.source), mode | KEEP_SIZE, mapping.address, mapping.length)
+        fallocate(sources.fd_to_write(mapping.source), mode | KEEP_SIZE, mapping.address, mapping.length)
 
 
 def fallocate(fd: int, mode: int, offset: int, length: int) -> None:
@@ -149,7 +149,7 @@ def _read_at_once(sources: Sources, key: str, offset: int, buffer: memoryview, f
 
 
 def _write_source(sources: Sources, mapping: Mapping, part: memoryview) -> int:
-    fd, done = sources.fd(mapping.source), 0
+    fd, done = sources.fd_to_write(mapping.source), 0
     while done < len(part):
         try:
             done += os.pwrite(fd, part[done:], mapping.address + done)

@@ -25,12 +25,12 @@ from regionfs.modes.choose import Choice, Mode
 from regionfs.regions import Kind, Region, RegionMap
 from regionfs.sharing import Span
 from regionfs.source import Sources
+from regionfs.stamps import old_enough
 from regionfs.tree import Directory, FileNode, Node, Tree
 from regionfs.units import MAX_OFFSET
 
 log = logging.getLogger("regionfs")
 
-SETTLED_NS = 20_000_000           # a time stamp younger than this may hide a later change
 NAME_MAX = 255                    # bytes of a name
 OURS = b"user.regionfs."          # names of extended attributes that no source's are shown under
 MODE_XATTR, MAP_XATTR = b"user.regionfs.mode", b"user.regionfs.map"
@@ -44,7 +44,7 @@ class Opened(NamedTuple):
     direct: bool      # userspace: every read and write comes to us, uncached
     keep_cache: bool  # userspace: what the page cache holds is still true
     stamps: tuple[tuple[int, ...], ...]  # of the sources, as SourceFacts.stamp
-    settled: bool     # a later change of a source shows in its stamp
+    settled: bool     # the stamps are so old that a later change gets others; see FileSystem.lasting
     since: int        # ns, monotonic; the sources were looked at after this
     news: int | None  # the kernel may hold a wrong size or time: it has to forget them, then Told.forgotten(news)
 
@@ -108,7 +108,7 @@ class FileSystem(Inodes):
         node = self.file(ino)
         if node.spec.whole is None or not node.spec.writable:
             return self._setattr_fixed(node, changes)
-        fd = _fd(node, node.spec.whole)
+        fd = _fd(node, node.spec.whole, write=changes.size is not None)
         if changes.mode is not None and node.spec.mode is not None:
             raise OSError(errno.EPERM, "the manifest pins this file's mode")
         apply(changes, fd)
@@ -149,7 +149,10 @@ class FileSystem(Inodes):
     # handles
 
     def open(self, ino: int, flags: int) -> Opened:
-        """Check the sources and say how to cache. EROFS without a rw region, EIO when a source failed."""
+        """Check the sources and say how to cache. EIO when one failed, EROFS without a rw region.
+
+        For writing also the errno that opening a rw source would have.
+        """
         node = self.file(ino)
         if flags & _ACCESS_KINDS != os.O_RDONLY and not node.spec.writable:
             raise OSError(errno.EROFS, node.spec.path)
@@ -157,16 +160,18 @@ class FileSystem(Inodes):
         answers = node.told.begin_open()
         self.on_open(ino)
         try:
-            seen = self._look(node)
+            seen = self.look(node)
         except (RegionfsError, OSError) as error:
             if node.trouble != str(error):
                 node.trouble = str(error)
                 log.error("%s: cannot be opened: %s", node.spec.path, error)
             raise OSError(errno.EIO, node.spec.path) from error
         node.trouble = ""
+        if flags & (_ACCESS_KINDS | os.O_TRUNC) != os.O_RDONLY:
+            node.sources.check_writable(node.spec.rw_sources)
         stamps = tuple([found.stamp for found in seen])
-        limit = time.time_ns() - SETTLED_NS
-        settled = False not in [found.settled(limit) for found in seen]
+        now = time.time_ns()
+        settled = False not in [old_enough(found, now) for found in seen]
         # filled before this open began: the loop answers opens after one that keeps, and asks nothing of `told`
         keep = before == stamps == node.cached
         if not keep:
@@ -179,14 +184,24 @@ class FileSystem(Inodes):
     def look_for_trouble(self, node: FileNode) -> str:
         """Why an open of the file would fail now, "" where it would not. May wait for its sources' file systems."""
         try:
-            self._look(node)
+            self.look(node)
         except (RegionfsError, OSError) as error:
             return str(error)
         node.trouble = ""
         return ""
 
-    def _look(self, node: FileNode) -> list[SourceFacts]:
-        return [*map(node.sources.look, node.spec.sources)]
+    def look(self, node: FileNode) -> list[SourceFacts]:
+        """What its sources are now. SourceError or OSError when one cannot serve this file."""
+        needs = node.spec.needs
+        return [node.sources.look(key, needs.get(key, 0)) for key in node.spec.sources]
+
+    def lasting(self, node: FileNode, opened: Opened) -> object:
+        """The stamps of an open as proof of what is read of the sources after this call; None where they prove nothing.
+
+        As long as an open finds the same ones, that is what it would read itself.
+        """
+        lasting = opened.settled and all(map(node.sources.nobody_writes, node.spec.sources))
+        return opened.stamps if lasting else None
 
     def fits_whole(self, node: FileNode, opened: Opened) -> bool:
         """False for a fixed-size passthrough file whose source has grown: its handles would see that."""
@@ -240,7 +255,7 @@ class FileSystem(Inodes):
         if not node.spec.writable:
             raise OSError(errno.EROFS, node.spec.path)
         if node.spec.whole is not None:
-            fd = _fd(node, node.spec.whole)
+            fd = _fd(node, node.spec.whole, write=True)
             count = os.pwritev(fd, (data,), offset, os.RWF_APPEND if append else 0)
             if drop_setid:
                 execute.drop_setid(fd)
@@ -296,7 +311,7 @@ class FileSystem(Inodes):
         if not node.spec.writable:
             raise OSError(errno.EROFS, node.spec.path)
         if node.spec.whole is not None:
-            execute.fallocate(_fd(node, node.spec.whole), mode, offset, length)
+            execute.fallocate(_fd(node, node.spec.whole, write=True), mode, offset, length)
             return
         regions = self.regions(node)
         if offset + length > regions.size and not mode & execute.KEEP_SIZE:
@@ -372,8 +387,8 @@ class FileSystem(Inodes):
         return self._attributes.read(node, keep=False)  # kernels before 6.16 ask not what came in between
 
 
-def _fd(node: FileNode, key: str) -> int:
+def _fd(node: FileNode, key: str, *, write: bool = False) -> int:
     try:
-        return node.sources.fd(key)
+        return node.sources.fd_to_write(key) if write else node.sources.fd(key)
     except RegionfsError as error:
         raise OSError(errno.EIO, str(error)) from error

@@ -111,8 +111,8 @@ class RegionMap:
     may be read by callers that walk many regions (`starts`, `ends`, `rows`), never changed.
     """
 
-    __slots__ = ("_answers", "_blobs", "_shifts", "_targets", "_writable", "ends", "has_errors", "names", "size",
-                 "starts", "stored", "writable", "writable_names")
+    __slots__ = ("_answers", "_blobs", "_shifts", "_targets", "_writable", "ends", "has_errors",
+                 "names", "size", "starts", "stored", "writable", "writable_names")
 
     def __init__(self, size: int, regions: Iterable[Region]) -> None:
         """Build from regions in order. Raises RegionError when they overlap or pass `size`."""
@@ -232,11 +232,15 @@ class RegionMap:
 
     def source_ends(self) -> dict[str, int]:
         """Per source key, one past the last byte of it that any region shows."""
-        ends = [0] * len(self.names)
-        for target, end in zip(self._targets, map(add, self.ends, self._shifts), strict=True):
-            if target >= 0 and end > ends[target]:
-                ends[target] = end
-        return dict(zip(self.names, ends, strict=True))
+        key = ("source_ends", 0)
+        if key not in self._answers:
+            ends = [0] * len(self.names)
+            for target, end in zip(self._targets, map(add, self.ends, self._shifts), strict=True):
+                if target >= 0 and end > ends[target]:
+                    ends[target] = end
+            self._answers[key] = dict(zip(self.names, ends, strict=True))
+        answer: dict[str, int] = self._answers[key]
+        return answer
 
     def has_unaligned_errors(self, block: int) -> bool:
         """True when an error region begins or ends inside a `block` of bytes that are not all bad."""

@@ -2,7 +2,8 @@
 
 A source is opened when it is first needed, checked against the facts seen when the manifest was
 loaded, and kept open, unless there are too many: then one that is only read is closed, and opened
-again when it is needed. One that is written stays: fsync must ask the descriptor that wrote. `look`
+again when it is needed. One that may be written stays: fsync must ask the descriptor that wrote. It is
+opened for writing when something is written first, for readers need no leave to write. `look`
 asks what the path shows now, so that an open of a composite file fails when a source vanished, shrank
 or was replaced, instead of serving bytes of something else. Knows nothing of composite files; execute
 does the I/O on the descriptors.
@@ -18,10 +19,11 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from types import TracebackType
 
+from regionfs import stamps
 from regionfs.descriptors import Descriptor, Pool, limit
 from regionfs.errors import SourceError
 from regionfs.manifest.confine import reach
-from regionfs.manifest.inspect import SourceFacts, inspect_open, inspect_source
+from regionfs.manifest.inspect import SourceFacts, check_writable, inspect_open, inspect_source, open_source
 from regionfs.manifest.schema import Manifest, SourceSpec
 
 
@@ -38,13 +40,13 @@ class Sources:
     def __init__(self, manifest: Manifest, facts: Mapping[str, SourceFacts] | None = None,
                  pool: Pool | None = None) -> None:
         """`pool` bounds the open descriptors of several."""
-        self._fds: dict[str, int] = {}  # Descriptor objects: see there
+        self._fds: dict[str, int] = {}  # to read from; Descriptor objects: see there
+        self._written: dict[str, int] = {}  # those of them that were opened for writing, too
         self._pool = Pool(limit()) if pool is None else pool
         self._lock = threading.Lock()
         self._specs = manifest.sources
         self._confine = manifest.confine
         self._rw = _rw_keys(manifest)
-        self._needed = _needed_sizes(manifest)
         self._facts = dict(inspect_sources(manifest) if facts is None else facts)
         #: path and what look() found there last, of sources that it need not inspect in full
         self._seen: dict[str, tuple[str, SourceFacts]] = {}
@@ -59,7 +61,7 @@ class Sources:
         self.close()
 
     def fd(self, key: str) -> int:
-        """The source's descriptor, opened now if it was not. Raises SourceError or OSError.
+        """A descriptor to read the source from, opened now if it was not. Raises SourceError or OSError.
 
         Good for as long as this very object is referred to: a call that it is given to, a variable.
         """
@@ -71,6 +73,22 @@ class Sources:
                 known = self._fds.setdefault(key, fd)  # another thread's, if that was faster
                 if known is fd and key not in self._rw:
                     self._pool.added(self._fds, key)
+            return known
+
+    def fd_to_write(self, key: str) -> int:
+        """The same to write to a source that some file may write, and to read from; reads go through it from now on.
+
+        OSError, too, when it cannot be written now: EROFS, EACCES or EPERM.
+        """
+        try:
+            return self._written[key]
+        except KeyError:
+            if key not in self._rw:
+                raise OSError(errno.EBADF, f"{key} is only read") from None
+            fd = Descriptor(self._open(key, os.O_RDWR))
+            with self._lock:
+                known = self._written.setdefault(key, fd)
+                self._fds[key] = known
             return known
 
     def writer(self, key: str) -> str | None:
@@ -85,7 +103,7 @@ class Sources:
         it too: EBUSY when it is mounted or in use otherwise.
         """
         writer = self.writer(key)
-        return self._open(key) if writer is None else self._open(writer, os.O_EXCL if claim else 0)
+        return self._open(key) if writer is None else self._open(writer, os.O_RDWR | (os.O_EXCL if claim else 0))
 
     def facts(self, key: str) -> SourceFacts:
         """What the source was when the manifest was loaded."""
@@ -95,43 +113,62 @@ class Sources:
         """True when `spec`, which is `facts` now, is the very source behind `key` here."""
         mine, first = self._specs.get(key), self._facts.get(key)
         return mine is not None and first is not None and first.identity == facts.identity and (
-            (mine.place, mine.size) == (spec.place, spec.size))
+            (mine.place, mine.size) == (spec.place, spec.size)) and (first.kind == "file" or first.size == facts.size)
 
-    def look(self, key: str) -> SourceFacts:
-        """What the source's path shows now. Raises SourceError when that cannot serve any more."""
+    def look(self, key: str, need: int = 0) -> SourceFacts:
+        """What the source's path shows now. Raises SourceError when that cannot serve any more.
+
+        `need`: bytes that it must have at least.
+        """
         spec, first = self._specs[key], self._facts[key]
         seen = self._seen.get(key, (str(spec.place), first))
         if self._steady(key, seen[1]) and seen[1].hold(seen[0]):
             self._seen.setdefault(key, seen)
-            return seen[1]
-        now = inspect_source(spec.place, writable=key in self._rw, confine=_confine(spec, self._confine))
+            now = seen[1]
+        else:
+            now = self._look_closer(key, seen[0])
+        if now.size < need:
+            raise SourceError(f"{spec.path} shrank to {now.size} bytes; the map needs {need}")
+        return now
+
+    def _look_closer(self, key: str, place: str) -> SourceFacts:
+        spec, first = self._specs[key], self._facts[key]
+        now = inspect_source(spec.place, confine=_confine(spec, self._confine))
         if now == first:
             now = first  # one copy is enough
         else:
             _check_same(now, first, spec.path)
         if spec.size is not None and now.size != spec.size:
             raise SourceError(f"{spec.path} has {now.size} bytes, the manifest pins {spec.size}")
-        if now.size < self._needed.get(key, 0):
-            raise SourceError(f"{spec.path} shrank to {now.size} bytes; the map needs {self._needed[key]}")
         if self._steady(key, now):
-            self._seen[key] = seen[0], now
+            self._seen[key] = place, now
         return now
 
     def _steady(self, key: str, facts: SourceFacts) -> bool:
-        """Whether look() would find nothing else as long as these facts hold.
+        """Whether look() would find nothing else as long as these facts hold; a way beneath a directory may change."""
+        return facts.kind == "file" and self._confine is None and self._specs[key].size in (None, facts.size)
 
-        A file system may turn read-only, and the way beneath a directory is to be gone each time.
-        """
-        spec = self._specs[key]
-        return (facts.kind == "file" and key not in self._rw and self._confine is None
-                and spec.size in (None, facts.size) and facts.size >= self._needed.get(key, 0))
+    def check_writable(self, keys: Iterable[str]) -> None:
+        """OSError with the errno that opening one of them for writing would have now: EROFS and the like."""
+        for spec in map(self._specs.__getitem__, keys):
+            try:
+                check_writable(spec.place, _confine(spec, self._confine))
+            except SourceError as error:
+                raise OSError(errno.EIO, str(error)) from error
 
     def unchanged(self, key: str) -> tuple[str, SourceFacts] | None:
-        """What shows that look() would find nothing new, for a regular file that is not written by this key.
+        """What shows that look() would find nothing new, for a regular file.
 
         As long as SourceFacts.hold() says so; None when it has to look closer.
         """
         return self._seen.get(key)
+
+    def nobody_writes(self, key: str) -> bool:
+        """Whether the source is a regular file that nobody has open for writing, as stamps has it; False if unknown."""
+        try:
+            return stamps.nobody_writes(self.fd(key))
+        except (SourceError, OSError):
+            return False
 
     def status(self, key: str) -> os.stat_result:
         """What stat(2) shows of the source now. Raises SourceError or OSError.
@@ -151,6 +188,13 @@ class Sources:
                 return found
         return os.fstat(self.fd(key))
 
+    def device_size(self, key: str) -> int:
+        """Bytes of a block device now; as seen last where it cannot be opened any more."""
+        try:
+            return inspect_open(self.fd(key), key).size
+        except (SourceError, OSError):
+            return self._facts[key].size
+
     def sync(self, keys: Iterable[str], data_only: bool) -> None:
         """fsync every one of `keys`; all are tried, then the first error is raised, an OSError."""
         failed: OSError | None = None
@@ -168,17 +212,12 @@ class Sources:
         """Let go of every descriptor; each is closed when the last call on it has returned."""
         with self._lock:
             self._pool.clear(self._fds)
+            self._written.clear()
 
-    def _open(self, key: str, flags: int = 0) -> int:
+    def _open(self, key: str, flags: int = os.O_RDONLY) -> int:
         spec, first = self._specs[key], self._facts[key]
-        confine = _confine(spec, self._confine)
-        # O_NONBLOCK: a FIFO that took the path's place must not stop us; files and disks ignore it
-        flags |= (os.O_RDWR if key in self._rw else os.O_RDONLY) | os.O_CLOEXEC | os.O_NONBLOCK
-        if confine is None:
-            fd = os.open(spec.place, flags)
-        else:
-            with reach(spec.place, confine) as here:
-                fd = os.open(here, flags)
+        with reach(spec.place, _confine(spec, self._confine)) as here:
+            fd = open_source(here, flags)
         try:
             _check_same(inspect_open(fd, str(spec.path)), first, spec.path)
         except SourceError:
@@ -199,13 +238,3 @@ def _check_same(now: SourceFacts, first: SourceFacts, path: Path) -> None:
 
 def _rw_keys(manifest: Manifest) -> frozenset[str]:
     return frozenset().union(*(file.rw_sources for file in manifest.files.values()))
-
-
-def _needed_sizes(manifest: Manifest) -> dict[str, int]:
-    """Per source, the end of the last byte that a fixed-size file shows of it."""
-    needed: dict[str, int] = {}
-    for file in manifest.files.values():
-        if file.regions is not None:
-            for key, end in file.regions.source_ends().items():
-                needed[key] = max(end, needed.get(key, 0))
-    return needed

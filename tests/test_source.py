@@ -74,7 +74,7 @@ def test_open_descriptors_are_bounded(tmp_path: Path) -> None:
     manifest = numbered(tmp_path, 100)
     pool, before = Pool(10), open_descriptors()
     with Sources(manifest, pool=pool) as sources:
-        written = sources.fd("0.img")
+        written = sources.fd_to_write("0.img")
         for number in (*range(100), *range(100)):
             assert f"{number:03}".encode() == os.pread(sources.fd(f"{number}.img"), 3, 0)
             assert open_descriptors() - before <= 11
@@ -144,11 +144,16 @@ def test_threads_share_one_descriptor(sources: Sources) -> None:
 
 
 def test_only_rw_sources_can_be_written(sources: Sources) -> None:
-    """A source without a rw region is opened for reading only."""
+    """A source is opened for reading only until something is written, which needs a rw region."""
     with sources:
-        assert 1 == os.pwrite(sources.fd("b"), b"x", 0)
-        with pytest.raises(OSError, match="Bad file descriptor"):
-            os.pwrite(sources.fd("a"), b"x", 0)
+        for key in "ab":
+            with pytest.raises(OSError, match="Bad file descriptor"):
+                os.pwrite(sources.fd(key), b"x", 0)
+        assert 1 == os.pwrite(sources.fd_to_write("b"), b"x", 0)
+        assert b"x" == os.pread(sources.fd("b"), 1, 0)
+        assert sources.fd("b") is sources.fd_to_write("b")
+        with pytest.raises(OSError, match="a is only read"):
+            sources.fd_to_write("a")
 
 
 def test_look_sees_growth_and_new_times(sources: Sources, tmp_path: Path) -> None:
@@ -193,7 +198,7 @@ def test_look_names_the_trouble(sources: Sources, tmp_path: Path, what: str, loo
             sources.look(key)
         spoil(tmp_path / f"{key}.img")
         with pytest.raises(SourceError) as trouble:
-            sources.look(key)
+            sources.look(key, 30 if key == "b" else 0)
     assert message in str(trouble.value)
 
 
@@ -247,10 +252,12 @@ def test_status_is_of_the_source_or_of_nothing(sources: Sources, tmp_path: Path,
 
 
 def test_shrinking_within_what_the_map_needs_is_fine(sources: Sources, tmp_path: Path) -> None:
-    """A source may lose bytes that no region shows."""
+    """A source may lose bytes that no region shows, and those that another file shows."""
     with sources:
-        os.truncate(tmp_path / "b.img", 30)
-        assert 30 == sources.look("b").size
+        os.truncate(tmp_path / "b.img", 20)
+        assert 20 == sources.look("b", 20).size
+        with pytest.raises(SourceError, match=r"b\.img shrank to 20 bytes; the map needs 30"):
+            sources.look("b", 30)
 
 
 @pytest.mark.parametrize("spoil", [replaced, became_fifo], ids=["replaced", "fifo"])
@@ -281,7 +288,7 @@ def test_an_open_source_outlives_its_name(sources: Sources, tmp_path: Path) -> N
 def test_sync_reaches_every_source(sources: Sources) -> None:
     """fsync of several sources succeeds on all of them."""
     with sources:
-        os.pwrite(sources.fd("b"), b"x", 0)
+        os.pwrite(sources.fd_to_write("b"), b"x", 0)
         sources.sync(["a", "b"], data_only=False)
         sources.sync(["b"], data_only=True)
 

@@ -4,6 +4,7 @@ What is kept, of what there is:
 
     DAC_OVERRIDE, DAC_READ_SEARCH   sources belong to anybody
     CHOWN, FOWNER                   chown, chmod and utimens of `whole` files are forwarded
+    LEASE                           to tell whether somebody else may write to a source, see stamps
     SYS_ADMIN                       mount and umount; backing files and composed files of the kernel's modes
     SYS_RAWIO                       fuse-iomap
 
@@ -39,9 +40,11 @@ class Capability(IntEnum):
     FOWNER = 3
     SYS_RAWIO = 17
     SYS_ADMIN = 21
+    LEASE = 28
 
 
-ALWAYS = frozenset({Capability.CHOWN, Capability.DAC_OVERRIDE, Capability.DAC_READ_SEARCH, Capability.FOWNER})
+ALWAYS = frozenset({Capability.CHOWN, Capability.DAC_OVERRIDE, Capability.DAC_READ_SEARCH, Capability.FOWNER,
+                    Capability.LEASE})
 KERNEL = frozenset({Capability.SYS_ADMIN})
 IOMAP = frozenset({Capability.SYS_ADMIN, Capability.SYS_RAWIO})
 

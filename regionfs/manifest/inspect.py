@@ -8,6 +8,8 @@ confine's.
 
 from __future__ import annotations
 
+import ctypes
+import errno
 import os
 import stat
 from collections.abc import Callable
@@ -17,6 +19,9 @@ from typing import Literal, NamedTuple
 
 from regionfs.errors import SourceError
 from regionfs.manifest.confine import reach
+
+_AT_FDCWD, _AT_EACCESS = -100, 0x200  # linux/fcntl.h
+_libc = ctypes.CDLL(None, use_errno=True)
 
 Avoid = Callable[[Path], str]
 
@@ -60,10 +65,6 @@ class SourceFacts(NamedTuple):
         """What stat(2) tells of changes: size and times."""
         return (self.size, self.mtime_ns, self.ctime_ns)
 
-    def settled(self, limit: int) -> bool:
-        """True when its time stamps (ns) are below `limit`; a disk's say nothing of who else writes to it."""
-        return self.kind == "file" and self.mtime_ns < limit and self.ctime_ns < limit
-
     def hold(self, path: str) -> bool:
         """True when a regular file at `path` is the same as these facts in all of them, False also when stat(2) fails.
 
@@ -99,7 +100,7 @@ def _inspect(here: Path, path: Path, writable: bool) -> SourceFacts:
     if not os.access(here, os.R_OK, effective_ids=True):
         raise SourceError(f"{path} cannot be read: permission denied")
     if writable:
-        _check_writable(here, status, path)
+        _refuse_unwritable(here, status, path)
     return _facts(status, _block_size(here) if stat.S_ISBLK(status.st_mode) else status.st_size)
 
 
@@ -164,7 +165,42 @@ def _kind(status: os.stat_result) -> str:
     return _KINDS.get(stat.S_IFMT(status.st_mode), "of an unknown type")
 
 
-def _check_writable(here: Path, status: os.stat_result, path: Path) -> None:
+def check_writable(path: Path, confine: Path | None = None) -> None:
+    """OSError with the errno that the kernel gives who opens it for writing; SourceError when it lies elsewhere.
+
+    Without opening it: who watches the source would take that for a change.
+    """
+    with reach(path, confine) as here:
+        if _libc.faccessat(_AT_FDCWD, os.fsencode(here), os.W_OK, _AT_EACCESS):
+            number = ctypes.get_errno()
+            raise OSError(number, os.strerror(number), str(path))
+        status = here.stat()
+        if stat.S_ISBLK(status.st_mode) and _is_read_only_device(status.st_rdev):
+            raise OSError(errno.EROFS, os.strerror(errno.EROFS), str(path))
+
+
+def open_source(path: Path, flags: int) -> int:
+    """open(2) of a source with O_NOATIME where that is permitted: to show bytes is no use of them. Raises OSError."""
+    # O_NONBLOCK: a FIFO that took the path's place must not stop us; files and disks ignore it
+    flags |= os.O_CLOEXEC | os.O_NONBLOCK
+    try:
+        return _open_unless_leased(path, flags | os.O_NOATIME)
+    except PermissionError as error:  # neither its owner nor privileged; or it cannot be opened at all
+        if error.errno != errno.EPERM:
+            raise
+        return _open_unless_leased(path, flags)
+
+
+def _open_unless_leased(path: Path, flags: int) -> int:
+    try:
+        return os.open(path, flags)
+    except BlockingIOError:  # somebody has a lease on it, for an instant or until asked
+        if not stat.S_ISREG(path.stat().st_mode):
+            raise
+        return os.open(path, flags & ~os.O_NONBLOCK)
+
+
+def _refuse_unwritable(here: Path, status: os.stat_result, path: Path) -> None:
     if not os.access(here, os.W_OK, effective_ids=True):
         if stat.S_ISREG(status.st_mode) and os.statvfs(here).f_flag & os.ST_RDONLY:
             raise SourceError(f"{path} cannot be written: its file system is read-only")
@@ -191,7 +227,7 @@ def _sector(rdev: int) -> int:
 
 
 def _block_size(path: Path) -> int:
-    fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    fd = open_source(path, os.O_RDONLY)
     try:
         return os.lseek(fd, 0, os.SEEK_END)
     finally:

@@ -7,6 +7,7 @@ data that load reads back to an equal value.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -58,6 +59,11 @@ class FileSpec:
         if self.whole is not None:
             return frozenset({self.whole} if self.writable else ())
         return self.regions.writable_names if self.regions is not None else frozenset()
+
+    @property
+    def needs(self) -> Mapping[str, int]:
+        """Bytes that each of them must have at least; a file that is the whole of one follows its size."""
+        return self.regions.source_ends() if self.regions is not None else {}
 
     @property
     def permissions(self) -> int:

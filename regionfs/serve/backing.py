@@ -12,7 +12,10 @@ Every reply to OPEN is matched by one RELEASE, also where the kernel then failed
 that the kernel did not take any more is taken back by `release`. Where an inode's backing no longer
 shows what the file shows now, the file gets a new inode, and ESTALE makes the kernel look the name up
 again, but once only. So the thread that got it takes what it finds then, if that was made after it
-had asked first: it shows all that was closed before its open(2) began.
+had asked first: it shows all that was closed before its open(2) began. Who came by no name, but by a
+bind mount of the file or /proc/PID/fd, finds the same inode again. Such a handle names the backing id,
+as the kernel demands, and has its reads sent here, where they find what the file shows now; for its
+mappings the pages of the backing file are dropped.
 
 An inode's entry is in the ledger. While nothing but handles of a plain file come and go, the compiled
 loop changes it (hand_over); whoever needs it here takes the inode back first, at once: what the loop
@@ -29,7 +32,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from regionfs.errors import RegionfsError
 from regionfs.fs import FileSystem, Opened
@@ -46,7 +49,15 @@ log = logging.getLogger("regionfs")
 
 KEPT = 128   # composed files kept mounted after their last close, with their page cache
 _UNBACKED = (Mode.USERSPACE, Mode.IOMAP)
+UNPROVEN = 1   # stamp of a composed file whose sources may change without other stamps; stamp_of gives none so small
 RECENT = 1024  # backing ids that may be a dead server's; each server makes a few before it may die
+
+
+class Backed(NamedTuple):
+    """How a handle is served."""
+
+    backing_id: int  # 0: none
+    direct: bool     # reads come to the server, uncached
 
 
 class Registry(Protocol):
@@ -105,13 +116,14 @@ class Backings:
             with suppress(OSError):
                 self._registry.backing_close(suspect)
 
-    def open(self, node: FileNode, opened: Opened, flags: int, header: InHeader) -> int | None:
-        """The backing id to answer this OPEN with; 0 for direct I/O, None for plain userspace.
+    def open(self, node: FileNode, opened: Opened, flags: int, header: InHeader) -> Backed | None:
+        """What to answer this OPEN with; None for plain userspace.
 
         OSError: ESTALE when the name has to be looked up again; EINVAL for O_DIRECT where the backing file in
         use cannot do it.
         """
         self._take(node.ino)
+        direct = False
         try:
             asked = self._asked.pop(header.pid, None)
             use = self._ledger.get(node.ino)
@@ -124,20 +136,22 @@ class Backings:
                     return None
                 self._made[node.ino] = opened.since
             elif self._counted(header.unique):
-                return use.backing_id
+                return Backed(use.backing_id, self._outdated(use, node, opened))
             elif use.backing_id and self._outdated(use, node, opened):
                 if asked is None:
                     self._asked[header.pid] = opened.since, node.spec.path
-                if asked is None or self._made.get(node.ino, 0) < asked[0]:
                     self._part(node, opened.since)
                     raise OSError(errno.ESTALE, node.spec.path)
+                direct = self._made.get(node.ino, 0) < asked[0]
+                if direct:
+                    self._composed.drop_pages(node.ino)
             elif use.backing_id and opened.mode is Mode.COMPOSED and flags & os.O_DIRECT:
                 raise OSError(errno.EINVAL, f"{node.spec.path} is open without O_DIRECT, and a composed file has none")
             if not self._write(header.unique, use, use.handles + 1):
                 log.warning("over %d files are open at once: the rest is served in userspace", SLOTS)
                 self._unregister(use)
                 return None
-            return use.backing_id
+            return Backed(use.backing_id, direct or not use.backing_id)
         finally:
             self._give_back(node.ino)
 
@@ -260,7 +274,7 @@ class Backings:
                 raise OSError(errno.EIO, f"{node.spec.path}: its source has grown, and no other mode is allowed")
             return Entry(node.ino, 0, 0, 0)
         try:
-            return Entry(node.ino, self._register(node, opened), 0, _stamp(node, opened))
+            return self._register(node, opened)
         except (OSError, RegionfsError) as error:
             words = (error.strerror or str(error)) if isinstance(error, OSError) else str(error)
             if not self._fs.userspace:
@@ -270,14 +284,14 @@ class Backings:
             # what the next server cannot be told: for these handles only, which the ledger tells of
             return None if self._fs.fall_back([node], f"{opened.mode} failed: {words}") else Entry(node.ino, 0, 0, 0)
 
-    def _register(self, node: FileNode, opened: Opened) -> int:
+    def _register(self, node: FileNode, opened: Opened) -> Entry:
         if opened.mode is Mode.COMPOSED:
-            with self._composed.borrow(node, opened) as fd:
+            with self._composed.borrow(node, opened) as (lasting, fd):
                 backing_id = self._registry.backing_open(fd)
                 assert node.spec.regions is not None
                 self._ahead.follow(node.ino, fd, node.spec.regions, node.sources)
-                return backing_id
-        return self._registry.backing_open(self._fs.source_fd(node))
+                return Entry(node.ino, backing_id, 0, UNPROVEN if lasting is None else stamp_of(lasting))
+        return Entry(node.ino, self._registry.backing_open(self._fs.source_fd(node)), 0, 0)
 
     def _unregister(self, use: Entry) -> None:
         if use.backing_id:
@@ -295,14 +309,17 @@ class ComposedFiles:
 
     def __init__(self, fs: FileSystem) -> None:
         self._fs = fs
-        #: inode -> (its map and the stamps of its sources, descriptor)
+        #: inode -> (its map and the stamps of its sources, None where they prove nothing; descriptor)
         self._files: OrderedDict[int, tuple[object, int]] = OrderedDict()
         self._directory: Path | None = None
         self._lock = threading.Lock()
 
     @contextmanager
-    def borrow(self, node: FileNode, opened: Opened) -> Iterator[int]:
-        """A descriptor that shows the file over its sources as they are now. OSError or ComposeError."""
+    def borrow(self, node: FileNode, opened: Opened) -> Iterator[tuple[object, int]]:
+        """What it was made from (None where that proves nothing later), and a descriptor of it.
+
+        It shows the file over its sources as they are now. OSError or ComposeError.
+        """
         shows = node.digest, opened.stamps
         with self._lock:
             known = self._files.pop(node.ino, None)
@@ -312,10 +329,10 @@ class ComposedFiles:
         if known is None:
             if self._directory is None:
                 self._directory = image_directory()
-            # stamps that may hide a later change are no reason to use it again
-            known = (shows if opened.settled else None, self._compose(node, self._directory))
+            lasting = None if self._fs.lasting(node, opened) is None else shows  # before it is read
+            known = (lasting, self._compose(node, self._directory))
         try:
-            yield known[1]
+            yield known
         finally:
             self._keep(node.ino, known)
 
@@ -332,6 +349,12 @@ class ComposedFiles:
                 os.close(self._files.pop(gone)[1])
             if len(self._files) > KEPT:
                 os.close(self._files.popitem(last=False)[1][1])
+
+    def drop_pages(self, ino: int) -> None:
+        """Let an open composed file be read from its sources again, as far as nobody maps it."""
+        with self._lock:
+            if ino in self._files:
+                os.posix_fadvise(self._files[ino][1], 0, 0, os.POSIX_FADV_DONTNEED)
 
     def _compose(self, node: FileNode, directory: Path) -> int:
         regions = node.spec.regions

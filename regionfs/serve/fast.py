@@ -25,12 +25,14 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from regionfs.descriptors import duplicates
 from regionfs.errors import RegionfsError
-from regionfs.fs import SETTLED_NS, FileSystem
+from regionfs.fs import FileSystem
 from regionfs.manifest.inspect import SourceFacts
 from regionfs.modes.choose import Mode
 from regionfs.serve.entries import entry_out
 from regionfs.serve.ledger import Ledger
 from regionfs.serve.relay import TURN, Relay
+from regionfs.source import Sources
+from regionfs.stamps import old_enough
 from regionfs.tree import FileNode
 from regionfs.units import MAX_OFFSET
 from regionfs.wire import device
@@ -166,31 +168,32 @@ class FastPath:
             self._begun = True
 
     def _learn_files(self, table: Table, hand_over: HandOver) -> None:
-        epoch, limit = table.epoch, time.time_ns() - SETTLED_NS
+        epoch, now = table.epoch, time.time_ns()
         nodes = list(islice(self._fs.tree.files.values(), MOST_FILES))
+        quiet = _Quiet()  # whoever begins to write after `now` gives a source stamps that are not old enough
         opened = {key for node in nodes if node.choice.mode is Mode.USERSPACE for key in node.spec.sources}
         for node in nodes:
             regions, keys = node.spec.regions, node.spec.sources
             if self._fs.is_written(node) or len(keys) > MOST_SOURCES or (regions and len(regions) > MOST_REGIONS):
                 continue
             with _gone_is_fine():
-                seen = [node.sources.look(key) for key in keys]
-                if not all(facts.settled(limit) for facts in seen):
+                seen = self._fs.look(node)
+                if not all(old_enough(facts, now) for facts in seen):
                     continue
                 stamps = tuple(facts.stamp for facts in seen)
                 if node.choice.mode is Mode.PASSTHROUGH and self._counts_handles:
                     self._teach_backed(table, epoch, node, stamps, partial(self._before_first, hand_over))
                 elif node.choice.mode is Mode.USERSPACE and len(opened) <= MOST_OPEN and not self._fs.uncached(node):
-                    self._learn_new(table, epoch, node, stamps)
+                    self._learn_new(table, epoch, node, stamps, quiet)
             if self._begun:
                 return
 
-    def _learn_new(self, table: Table, epoch: int, node: FileNode, stamps: object) -> None:
+    def _learn_new(self, table: Table, epoch: int, node: FileNode, stamps: object, quiet: _Quiet) -> None:
         """A file in userspace of which the kernel holds nothing, unless the first request was faster."""
         known, regions = _unchanged(node), node.spec.regions
-        if known is None:
+        if known is None or not all(quiet[node.sources, key] for key in node.spec.sources):
             return
-        shown, _ = self._shown(node, known), [node.sources.fd(key) for key in node.spec.sources]
+        shown = self._shown(node, known)
         with self._beginning:
             if not self._begun:
                 node.fill(stamps)  # with nothing yet
@@ -252,6 +255,15 @@ class FastPath:
             return
         for counters, *counts in self._table.harvest():
             counters.add(*counts)
+
+
+class _Quiet(dict[tuple[Sources, str], bool]):
+    """Whether nobody has a source open for writing; each is opened, and asked once."""
+
+    def __missing__(self, of: tuple[Sources, str]) -> bool:
+        sources, key = of
+        self[of] = sources.nobody_writes(key)
+        return self[of]
 
 
 def _unchanged(node: FileNode) -> Known | None:

@@ -116,19 +116,20 @@ class Handlers:
         if self._iomap is not None and self._iomap.serves(ino):
             node.counters.opens[Mode.IOMAP] += 1
             return codec.pack(OpenOut(0, 0))
-        backing_id = self._backings.open(node, opened, body.flags, request.header)
-        if backing_id:
+        backed = self._backings.open(node, opened, body.flags, request.header)
+        if backed is not None and backed.backing_id:
             node.counters.opens[opened.mode] += 1
-            return codec.pack(OpenOut(0, abi.FOPEN_PASSTHROUGH, backing_id))
+            direct = abi.FOPEN_DIRECT_IO if backed.direct else 0
+            return codec.pack(OpenOut(0, abi.FOPEN_PASSTHROUGH | direct, backed.backing_id))
         node.counters.opens[Mode.USERSPACE] += 1
         if not opened.keep_cache:
             # the kernel drops them too, but later: an open that comes in between would be told to keep them
             if node.filled:
                 self._drop(ino)
-            node.fill(opened.stamps if opened.settled else None)
+            node.fill(self._fs.lasting(node, opened))
         # through the page cache a write(2) comes in pieces of a page, and between two of them others may append
         appends = bool(body.flags & os.O_APPEND) and self._fs.writes_whole(ino)
-        direct = opened.direct or backing_id == 0 or appends
+        direct = opened.direct or backed is not None or appends
         flags = (abi.FOPEN_DIRECT_IO if direct else 0) | (abi.FOPEN_KEEP_CACHE if opened.keep_cache else 0)
         if body.flags & os.O_DIRECT:  # as on a local file, such writes need not wait for each other
             flags |= abi.FOPEN_PARALLEL_DIRECT_WRITES

@@ -131,7 +131,7 @@ class Operations(pyfuse3.Operations):
             if node.filled and not opened.keep_cache:
                 await _invalidated(ino)
             if not opened.keep_cache:
-                node.fill(opened.stamps if opened.settled else None)
+                node.fill(await _in_thread(lambda: self._fs.lasting(node, opened)))
             if flags & os.O_TRUNC:  # libfuse negotiates it: no SETATTR follows
                 await self._change(ino, Changes(size=0))
         self._fs.file(ino).counters.opens[Mode.USERSPACE] += 1

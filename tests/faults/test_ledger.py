@@ -94,7 +94,7 @@ class Life:
             if kind == "open":
                 header = InHeader(0, Opcode.OPEN, unique | resend, node.ino, 0, 0, 1, 0)
                 found = self.backings.open(node, self._fs.open(node.ino, os.O_RDONLY), os.O_RDONLY, header)
-                assert found in self.ids.alive()
+                assert found is not None and found.backing_id in self.ids.alive()
             else:
                 self.backings.release(node.ino, unique | resend)
             self._step()

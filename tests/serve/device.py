@@ -25,6 +25,7 @@ from regionfs.serve.fast import FastPath, Shown
 from regionfs.serve.ledger import Ledger
 from regionfs.serve.relay import AWAKE, SINCE, Relay
 from regionfs.source import Sources
+from regionfs.tree import FileNode
 from tests.faults.lives import eventually
 from tests.harness import PROJECT
 
@@ -167,7 +168,8 @@ class World(NamedTuple):
         return self.fs.tree.files[path].ino
 
     def learn(self, path: str, offset: int = 0, length: int = 1 << 20) -> int:
-        """Let the loop know a file and what lies behind a range of it; its inode number."""
+        """Let the loop know a file and what lies behind a range of it, as after a WRITE; its inode number."""
+        open_to_write(self.fs.tree.files[path])
         self.device.fast.learn(self.ino(path), offset, length)
         return self.ino(path)
 
@@ -177,12 +179,19 @@ class World(NamedTuple):
 
         def kept() -> bool:
             opened = self.fs.open(node.ino, os.O_RDONLY)
-            node.fill(opened.stamps if opened.settled else None)
+            node.fill(self.fs.lasting(node, opened))
             return opened.keep_cache
 
         eventually(kept)  # time stamps settle
         self.device.fast.learn_open(self.ino(path))
         return self.ino(path)
+
+
+def open_to_write(node: FileNode) -> None:
+    """What a file may write is open for that, as after a WRITE to it."""
+    with contextlib.suppress(OSError):  # it is gone
+        for key in node.spec.rw_sources:
+            node.sources.fd_to_write(key)
 
 
 @contextlib.contextmanager

@@ -69,7 +69,8 @@ class Backed(NamedTuple):
         node = self.node(path)
         node.counters.opens[Mode.PASSTHROUGH] += 1
         header = InHeader(0, Opcode.OPEN, unique, node.ino, 0, 0, pid, 0)
-        return self.backings.open(node, self.fs.open(node.ino, os.O_RDONLY), os.O_RDONLY, header)
+        backed = self.backings.open(node, self.fs.open(node.ino, os.O_RDONLY), os.O_RDONLY, header)
+        return backed and backed.backing_id
 
     def learn(self, path: str) -> int:
         """Let Python open the file twice and hand it over; its inode number."""

@@ -11,7 +11,8 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from regionfs.fs import SETTLED_NS, FileSystem
+from regionfs import stamps
+from regionfs.fs import FileSystem
 from regionfs.manifest.inspect import SourceFacts
 from regionfs.manifest.load import load
 from regionfs.modes.choose import Choice, Mode
@@ -220,8 +221,8 @@ def test_an_open_that_looked_before_the_loop_was_taught(names: Names, tmp_path: 
     names.begin()
     node, source, look = names.node("whole.bin"), tmp_path / "a.img", Sources.look
 
-    def late(sources: Sources, key: str) -> SourceFacts:
-        found = look(sources, key)
+    def late(sources: Sources, key: str, need: int) -> SourceFacts:
+        found = look(sources, key, need)
         patched.undo()
         longer(source)
         settle(names.fs)
@@ -326,7 +327,7 @@ def test_nobody_would_watch(names: Names, word: int) -> None:
 def test_sources_that_may_still_change_unseen(names: Names, monkeypatch: pytest.MonkeyPatch) -> None:
     """Are not learned: their time stamps are too young."""
     settle(names.fs)
-    monkeypatch.setattr(fast, "SETTLED_NS", SETTLED_NS + 3600 * 10**9)
+    monkeypatch.setattr(stamps, "GRAIN_NS", stamps.GRAIN_NS + 3600 * 10**9)
     names.device.fast.learn_all(names.backings.hand_over_unopened)
     assert [None] * len(PASSTHROUGH) == [names.lookup(path) for path in PASSTHROUGH]
     assert not names.device.open(names.node("d/two.bin").ino)

@@ -12,7 +12,7 @@ from regionfs import execute
 from regionfs.tree import FileNode
 from tests.cases import FLAVOURS, Case, Composite, manifest_text, random_case
 from tests.oracle import HOLE
-from tests.serve.device import Handed, World, on_disk, served
+from tests.serve.device import Handed, World, on_disk, open_to_write, served
 from tests.test_random_maps import attempt
 
 CHUNK = 100  # cases of one test
@@ -96,6 +96,7 @@ def check_write(world: World, file: Composite, rng: Random) -> bool:
     else:
         offset, count = rng.randrange(model.size + 2), rng.choice((0, 1, 512, rng.randint(1, 9000)))
     data = rng.randbytes(count)
+    open_to_write(node)
     world.device.fast.learn(node.ino, offset, count)
     actual = world.device.write(node.ino, offset, data, flags=os.O_WRONLY)
     expected = attempt(model.write, offset, data)
