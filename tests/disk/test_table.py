@@ -5,9 +5,12 @@ from __future__ import annotations
 import os
 import subprocess
 import zlib
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from regionfs.disk.layout import Layout, Part, lay_out
 from regionfs.disk.read import Partition, parse_dump, read_table
@@ -197,3 +200,15 @@ def test_missing_tool(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "/nowhere")
     with pytest.raises(RegionfsError, match="sfdisk is not installed; it comes with the package fdisk"):
         synthesise(made("gpt", 512))
+
+
+@settings(max_examples=200, deadline=None, derandomize=True)
+@given(st.lists(st.tuples(st.integers(0, len(NEW) - 1), st.sampled_from(
+    ["", "0", "9" * 25, "\n", '"', "\\x", "=", ":", "é", "\0", "-", " ", "\udcff"])), max_size=6))
+def test_any_dump_is_a_table_or_an_error(edits: list[tuple[int, str]]) -> None:
+    """Changed anywhere it is read, or refused in words; it ends in no other exception."""
+    text = list(NEW)
+    for at, more in edits:
+        text[at] = more
+    with suppress(RegionfsError):
+        assert parse_dump("".join(text), Path("t")).sector >= 1
