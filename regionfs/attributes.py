@@ -14,6 +14,7 @@ import stat
 from typing import NamedTuple
 
 from regionfs import execute, extents
+from regionfs.capabilities import Capability, raised
 from regionfs.errors import RegionfsError
 from regionfs.manifest.inspect import SourceFacts
 from regionfs.regions import Kind, RegionMap
@@ -62,7 +63,9 @@ def apply(changes: Changes, fd: int) -> None:
     if changes.drop_setid:
         execute.drop_setid(fd)
     if changes.mode is not None:
-        os.fchmod(fd, stat.S_IMODE(changes.mode))
+        # the kernel has checked who asks: a group that is not this process's is no reason to drop the set-gid bit
+        with raised(Capability.FSETID):
+            os.fchmod(fd, stat.S_IMODE(changes.mode))
     if changes.uid is not None or changes.gid is not None:
         os.fchown(fd, -1 if changes.uid is None else changes.uid, -1 if changes.gid is None else changes.gid)
     if changes.atime is not None or changes.mtime is not None:

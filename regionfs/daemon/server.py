@@ -20,6 +20,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from regionfs.capabilities import Capability
 from regionfs.daemon import control, failure, harden, heart, history, logs, memory, runtime
 from regionfs.daemon.config import MountConfig
 from regionfs.daemon.health import Health
@@ -305,7 +306,7 @@ def _abilities(negotiated: Negotiated, trial: Callable[[int], None]) -> Kernel:
     return kernel
 
 
-def _needed(config: MountConfig) -> frozenset[harden.Capability]:
+def _needed(config: MountConfig) -> frozenset[Capability]:
     """What a server of this mount does that an ordinary process may not."""
     kernel = config.wants_backing or config.engine != "native"  # libfuse mounts in this process
     return harden.ALWAYS | (harden.KERNEL if kernel else frozenset()) | (

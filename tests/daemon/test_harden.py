@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from regionfs.daemon.harden import ALWAYS, IOMAP, KERNEL, Capability
+from regionfs.capabilities import Capability
+from regionfs.daemon.harden import ALWAYS, AT_HAND, IOMAP, KERNEL
 from tests.harness import Mount, User
 
 PF_IO_FLUSHER = 0x00080000 | 0x00100000  # PF_MEMALLOC_NOIO | PF_LOCAL_THROTTLE, linux/sched.h
@@ -45,9 +46,10 @@ def test_capabilities(tmp_path: Path, source: Path, modes: str, engine: str, kep
     """A server keeps what its modes need, the holder what any server may need; no exec brings more."""
     with Mount(tmp_path, {"x": {"whole": "a.img"}}, engine=engine, options=["--modes", modes]) as mounted:
         said = mounted.status()
-        assert {kept} == held(said["pid"], "CapPrm", "CapEff")
-        assert {ALWAYS | IOMAP} == held(said["holder_pid"], "CapPrm", "CapEff", "CapBnd")
-        assert {ALWAYS | IOMAP} == held(said["pid"], "CapBnd")
+        assert [{kept}, {kept | AT_HAND}] == [held(said["pid"], name) for name in ("CapEff", "CapPrm")]
+        assert {ALWAYS | IOMAP} == held(said["holder_pid"], "CapEff")
+        assert {ALWAYS | IOMAP | AT_HAND} == held(said["holder_pid"], "CapPrm", "CapBnd")
+        assert {ALWAYS | IOMAP | AT_HAND} == held(said["pid"], "CapBnd")
         assert b"a" * 4096 == (mounted.path / "x").read_bytes()
 
 

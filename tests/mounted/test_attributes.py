@@ -179,6 +179,14 @@ def test_chmod_of_special_bits_reaches_the_source(world: World, mode: int) -> No
     assert {mode} == {stat.S_IMODE(path.stat().st_mode) for path in (world.whole, world.sources / "whole.img")}
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may set the bit for a group it is not in")
+def test_the_set_gid_bit_of_another_group_stays(world: World) -> None:
+    """root's chmod of a file whose group the daemon is not in."""
+    os.chown(world.sources / "whole.img", 0, 12345)
+    world.whole.chmod(0o2775)
+    assert 0o2775 == stat.S_IMODE((world.sources / "whole.img").stat().st_mode)
+
+
 def test_chmod_leaves_the_other_bits(world: World) -> None:
     """What a program adds one bit to keeps the sticky bit that its source has."""
     (world.sources / "whole.img").chmod(0o1644)
