@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
 from regionfs.errors import ManifestError, MountError, Problem, RegionfsError, UsageError
 
-ROOM = 30_000  # characters of problems: what is described fits into one message of link
+_WIDEST = 12   # bytes that JSON may take for a character
+ROOM = 30_000  # bytes of JSON of problems, told twice, or of another error: it fits into one message of link
 
 
 def describe(error: BaseException) -> dict[str, Any]:
@@ -17,7 +19,8 @@ def describe(error: BaseException) -> dict[str, Any]:
         told = _first(error.problems)
         return {"error": str(ManifestError(told)), "problems": [asdict(problem) for problem in told]}
     status = error.exit_status if isinstance(error, RegionfsError) else MountError.exit_status
-    return {"error": str(error) or type(error).__name__, "exit_status": status}
+    text = str(error) or type(error).__name__
+    return {"error": text if _room(text) <= ROOM else text[:ROOM // _WIDEST] + "...", "exit_status": status}
 
 
 def revive(described: dict[str, Any]) -> RegionfsError:
@@ -43,10 +46,15 @@ def _first(problems: Sequence[Problem]) -> list[Problem]:
     told: list[Problem] = []
     room = ROOM
     for problem in problems:
-        room -= len(str(problem))
+        room -= _room(str(problem))
         if room < 0:
             more = f"... and {len(problems) - len(told)} more problems; regionfs check lists them all"
             told.append(Problem(problem.file, problem.line, problem.column, "", more))
             break
         told.append(problem)
     return told
+
+
+def _room(text: str) -> int:
+    """Bytes that a text takes as JSON."""
+    return len(json.dumps(text))

@@ -21,3 +21,10 @@ def test_thousands_of_problems_fit_into_one_message() -> None:
     assert len(json.dumps({"failed": described})) < LIMIT
     told = described["problems"]
     assert f"... and {5000 - len(told) + 1} more problems; regionfs check lists them all" == told[-1]["message"]
+
+
+def test_wide_characters_fit_too() -> None:
+    """JSON writes twelve bytes for some: of problems and of a long word alike."""
+    problems = [Problem("a.yaml", line, 1, "files", "\U0001f4a3" * 50) for line in range(500)]
+    for error in (ManifestError(problems), MountError("\U0001f4a3" * 100_000)):
+        assert len(json.dumps({"failed": failure.describe(error)})) < LIMIT
