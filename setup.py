@@ -50,4 +50,5 @@ loop = Extension(
     libraries=["uring"] * ring,
     extra_compile_args=["-O2", "-Wall", "-Wextra", "-Wno-missing-field-initializers"], optional=True)
 setup(ext_modules=[loop], cmdclass={"install_data": InstallData},
-      data_files=[("lib/systemd/system", ["systemd/regionfs@.service"])])
+      data_files=[("lib/systemd/system", ["systemd/regionfs@.service"]),
+                  ("lib/tmpfiles.d", ["systemd/regionfs.conf"])])

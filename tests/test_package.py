@@ -15,7 +15,8 @@ from regionfs import __version__
 from tests.harness import PROJECT
 from tests.test_readme import run_tour
 
-OUTSIDE = ("lib/systemd/system/regionfs@.service", "share/man/man1/regionfs.1", "share/man/man5/regionfs-manifest.5",
+OUTSIDE = ("lib/systemd/system/regionfs@.service", "lib/tmpfiles.d/regionfs.conf",
+           "share/man/man1/regionfs.1", "share/man/man5/regionfs-manifest.5",
            "share/bash-completion/completions/regionfs", "share/zsh/site-functions/_regionfs",
            "share/fish/vendor_completions.d/regionfs.fish")
 

@@ -51,7 +51,7 @@ class Child:
 
     def serve(self, config: MountConfig) -> None:
         """Let it begin; it speaks next. A dead one is heard to be dead."""
-        self.say({"serve": config.to_json()})
+        self.say({"serve": config.to_json(), "keeps_state": True})
 
     def say(self, words: dict[str, Any], fds: Sequence[int] = ()) -> bool:
         """Speak to it, without waiting; False when it is not there any more, or takes nothing."""

@@ -19,7 +19,6 @@ from __future__ import annotations
 
 import logging
 import os
-import select
 import selectors
 import signal
 import socket
@@ -36,9 +35,10 @@ from regionfs.daemon.broken import Broken
 from regionfs.daemon.config import MountConfig
 from regionfs.daemon.desk import Desk
 from regionfs.daemon.door import Door
+from regionfs.daemon.keeper import Keeper
 from regionfs.daemon.place import Place
 from regionfs.daemon.team import Team
-from regionfs.daemon.timers import Timers
+from regionfs.daemon.timers import Timers, take_turn
 from regionfs.errors import MountError, RegionfsError
 from regionfs.serve.handshake import handshake
 from regionfs.serve.ledger import open_ledger
@@ -50,7 +50,7 @@ log = logging.getLogger("regionfs")
 QUICK = 0.1            # seconds; a server that served for less makes the next one wait longer
 LONGEST_WAIT = 5.0     # seconds between two tries to start a server
 TRIES = 5              # servers in a row that die without a word before they serve: then requests get EIO
-PAUSE = 0.05           # seconds after a round that failed, lest one that always fails takes a processor
+AGAIN = 0.05           # seconds until a server that took nothing is asked again
 
 
 class Holder:
@@ -74,6 +74,7 @@ class Holder:
         self._started = self._ready_at = self._wait = 0.0  # monotonic seconds; _wait is a span
         self._restarts = 0
         self._upgrading = False           # the server's end is no death
+        self._has_state = False           # servers have left some for the next one
         self._trouble: dict[str, Any] = {}  # why no server runs, as failure.describe has it
         self._failures = 0                # servers in a row that did not come to serve
         self._broken: Broken | None = None
@@ -102,27 +103,22 @@ class Holder:
             runtime.clear_leftovers(*self._config.name)
         self._listen_to_signals()
         door = Door(runtime.socket_of(*self._config.name), self._selector, self._timers, self._obey)
+        self._keeper = Keeper(runtime.stem_of(*self._config.name), self._lock, self._selector, self._timers,
+                              door.reopen)
         self._spawn()
         while not self._ended:
-            for key, _ in self._selector.select(self._timers.wait()):
-                if self._selector.get_map().get(key.fd) is key:  # nothing before it in this round has ended it
-                    self._do(key.data, key.fileobj)
-            for call in self._timers.due():
-                self._do(call)
+            take_turn(self._selector, self._timers)
+        self._keeper.close()
         door.close()
-
-    @staticmethod
-    def _do(call: Callable[..., None], *arguments: Any) -> None:
-        try:
-            call(*arguments)
-        except Exception:
-            log.exception("one round of the holder's loop failed")
-            select.select([], [], [], PAUSE)
 
     def _adopt(self) -> bool:
         """Take over the mount of a holder that died, where a service manager kept its connection."""
         kept = adopt.take(self._config.mountpoint, runtime.connection_of(*self._config.name))
         if kept is None:
+            return False
+        if missing := runtime.missing(*self._config.name, ".index", ".ledger"):
+            log.error("%s, where the last server left its state, was removed; the mount begins anew", missing)
+            os.close(kept[0])
             return False
         self._device, self._negotiated = kept
         self._engine, self._mounted = "native", True
@@ -136,9 +132,13 @@ class Holder:
         """Let a server begin, the spare one if it is there; it speaks first."""
         self._started, self._ready, self._finished = time.monotonic(), False, False
         try:
+            if self._has_state:
+                self._keeper.restore_state()
+                if missing := runtime.missing(*self._config.name, ".index"):
+                    raise FileNotFoundError(f"{missing} was removed; regionfs reload begins anew")
             self._team.begin(self._python, self._config)
         except OSError as error:
-            self._server_lost({"error": str(error.strerror)})
+            self._server_lost({"error": str(error)})
 
     def _spawn_in(self, seconds: float) -> None:
         self._timers.set("spawn", seconds, self._spawn)
@@ -154,6 +154,8 @@ class Holder:
                 self._give_up(self._trouble)
         elif "manifest" in words:
             self._config = self._config.with_manifest(Path(words["manifest"]))
+        elif "state" in words:
+            self._keeper.keep(words["state"], fds)
         elif "keep" in words:
             self._kept += fds
         elif "ended" in words:  # and flushes; its end of the line tells when it is done
@@ -194,7 +196,7 @@ class Holder:
 
     def _service_began(self) -> None:
         self._ready, self._ready_at, self._trouble, self._failures = True, time.monotonic(), {}, 0
-        self._upgrading = False
+        self._upgrading, self._has_state = False, self._engine != "pyfuse3"
         if self._broken is not None:
             self._broken.close()
             self._broken = None
@@ -299,6 +301,8 @@ class Holder:
                 client.close()
         else:
             self._desk.park(words, client)
+            if self._ready:  # the server is just dying, or takes no more for the moment
+                self._timers.set("ask", AGAIN, self._ask_again)
 
     def _ask_again(self) -> None:
         """A server is ready, or there will be none soon."""
@@ -333,6 +337,8 @@ class Holder:
         # inode numbers that were never given: the kernel may hold the others, and what they showed. No clock that
         # is set, and no reload, comes to a number of these again
         self._config = self._config.begin_anew(Path(words["manifest"]), time.clock_gettime_ns(time.CLOCK_BOOTTIME))
+        self._has_state = False
+        self._keeper.forget_state()
         runtime.discard_state(*self._config.name)
         self._desk.promise(client, {"unchanged": 0, "recovering": True})
         self._wait = 0.0

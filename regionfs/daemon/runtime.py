@@ -100,6 +100,12 @@ def discard_state(mountpoint: Path, number: int = 0) -> None:
         path.unlink(missing_ok=True)
 
 
+def missing(mountpoint: Path, number: int, *suffixes: str) -> Path | None:
+    """The first of its files that is not there; None when all are."""
+    stem = stem_of(mountpoint, number)
+    return next((path for path in map(stem.with_suffix, suffixes) if not path.exists()), None)
+
+
 def claim(mountpoint: Path, manifest: Path) -> tuple[int, int]:
     """Take the mount point for this process and its children, until all close the descriptor.
 
@@ -125,8 +131,11 @@ def announce(lock: int, mountpoint: Path, manifest: Path, mount: mounts.Mount | 
     place = None if mount is None else (mount.id, mount.device)
     said = {"mountpoint": str(mountpoint), "manifest": str(manifest), "place": place, "holder": os.getpid()}
     text = json.dumps(said).encode()
-    os.pwrite(lock, text, 0)
-    os.ftruncate(lock, len(text))
+    try:
+        os.pwrite(lock, text, 0)
+        os.ftruncate(lock, len(text))
+    except OSError as error:
+        raise MountError(f"{directory()}: {error.strerror}; a mount keeps its state there") from error
 
 
 def known() -> Iterator[Known]:

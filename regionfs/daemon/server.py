@@ -27,6 +27,7 @@ from regionfs.daemon.health import Health
 from regionfs.daemon.link import Link
 from regionfs.daemon.reload import Difference, build, compare, generations, stale_names
 from regionfs.daemon.state import Snapshot, Store
+from regionfs.daemon.teller import Teller
 from regionfs.errors import MountError, RegionfsError
 from regionfs.fs import FileSystem
 from regionfs.index import Index
@@ -52,10 +53,11 @@ INSIDE = "lies inside this very mount, of {}: nothing can be made of itself"
 class Server:
     """One life of the process that serves a mount."""
 
-    def __init__(self, link: Link, config: MountConfig) -> None:
+    def __init__(self, link: Link, config: MountConfig, told: Callable[[Path], None]) -> None:
+        """`told` is called after each change of a file that keeps our state."""
         self._link = link
         self._config = config
-        self._store = Store(runtime.stem_of(*config.name))
+        self._store = Store(runtime.stem_of(*config.name), told)
         self._native: Native | None = None
         self._kernel: Callable[[], Kernel]
         self._loops: list[Path] = []       # devices attached for sources
@@ -334,7 +336,7 @@ def main() -> None:
             os.close(beating)
         else:
             link.send({"heart": False})
-        Server(link, config).run()
+        Server(link, config, Teller(link).tell if message[0].get("keeps_state") else lambda path: None).run()
     except (RegionfsError, OSError) as error:
         link.send({"failed": failure.describe(error)})
         raise SystemExit(1) from error

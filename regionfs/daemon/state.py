@@ -9,6 +9,7 @@ since, and which snapshots count. Written by rename: a reader sees the old or th
 from __future__ import annotations
 
 import pickle
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -41,7 +42,9 @@ class Snapshot:
 class Store:
     """Snapshots and index of one mount, as files beside `stem` (a path without suffix)."""
 
-    def __init__(self, stem: Path) -> None:
+    def __init__(self, stem: Path, changed: Callable[[Path], None] = lambda path: None) -> None:
+        """`changed` is called after each file that was written or removed."""
+        self._changed = changed
         self._stem = stem
         self._sources: dict[int, Sources] = {}  # snapshot -> its open sources
         self._pool = Pool(limit())
@@ -87,6 +90,7 @@ class Store:
         for path in self._stem.parent.glob(f"{self._stem.name}.snapshot-*"):
             if path not in needed:
                 path.unlink(missing_ok=True)
+                self._changed(path)
 
     def sources(self, number: int, snapshot: Snapshot) -> Sources:
         """The snapshot's sources, opened as needed."""
@@ -130,6 +134,7 @@ class Store:
             with suppress(OSError):
                 new.unlink(missing_ok=True)
             raise
+        self._changed(path)
 
 
 def _unreadable(path: Path, error: Exception) -> MountError:

@@ -151,7 +151,10 @@ class Team:
             self._heart = -1
         for name in ("speaks", "stopped", "killed"):
             self._timers.cancel(name)
-        status = self._dismiss(server)
+        # who closes his line ends by himself, with a status that says more than ours
+        status = None if why else server.leave(ENDING)
+        if status is None:
+            status = self._dismiss(server)
         ended = "was killed, and waits for a disk" if status is None else f"ended with status {status}"
         self._lost(why or f"the server {ended}")
 

@@ -1,9 +1,20 @@
-"""What a loop does later: one call per name, due at a time."""
+"""A loop's round over a selector, and what it does later: one call per name, due at a time.
+
+Whatever fails in a round is logged, and ends that business alone.
+"""
 
 from __future__ import annotations
 
+import logging
+import select
+import selectors
 import time
 from collections.abc import Callable, Iterator
+from typing import Any
+
+log = logging.getLogger("regionfs")
+
+PAUSE = 0.05  # seconds after a call that failed, lest one that always fails takes a processor
 
 
 class Timers:
@@ -33,3 +44,20 @@ class Timers:
             if when <= now and self._calls.get(name) == (when, call):
                 del self._calls[name]
                 yield call
+
+
+def take_turn(selector: selectors.BaseSelector, timers: Timers) -> None:
+    """Wait for what comes first, then make each call whose time has come; the selector's data are calls, too."""
+    for key, _ in selector.select(timers.wait()):
+        if selector.get_map().get(key.fd) is key:  # nothing before it in this round has ended it
+            _do(key.data, key.fileobj)
+    for call in timers.due():
+        _do(call)
+
+
+def _do(call: Callable[..., None], *arguments: Any) -> None:
+    try:
+        call(*arguments)
+    except Exception:
+        log.exception("one call of the loop failed")
+        select.select([], [], [], PAUSE)

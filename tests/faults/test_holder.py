@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import shutil
 import signal
 import socket
 import subprocess
@@ -21,7 +22,7 @@ from regionfs.daemon.door import CLIENTS
 from regionfs.daemon.logs import LARGEST
 from tests.faults.lives import FILES, TORTURE, Lives, eventually, make_sources
 from tests.faults.test_sources import FINE, PAGE, direct_read, slowfs
-from tests.harness import TIMEOUT, Mount, wait_readable
+from tests.harness import TIMEOUT, Mount, User, wait_readable
 
 pytestmark = pytest.mark.mounted
 
@@ -92,7 +93,7 @@ class Fuzzer:
     def __init__(self, mount: Mount, rng: random.Random) -> None:
         self._mount, self._rng = mount, rng
         self._socket: socket.socket | None = None
-        self.answers = 0
+        self.answers = self.messages = 0
 
     def step(self) -> None:
         """One message, or less."""
@@ -103,17 +104,21 @@ class Fuzzer:
         with suppress(OSError):
             self._rng.choice(self._habits)(self, self._socket)
 
+    def _send(self, client: socket.socket, data: bytes) -> None:
+        client.send(data)
+        self.messages += 1
+
     def _ask(self, client: socket.socket) -> None:
-        client.send(b'{"command": "status"}\n')
+        self._send(client, b'{"command": "status"}\n')
 
     def _begin(self, client: socket.socket) -> None:
-        client.send(self._rng.choice((b"{", b'{"command": "sta', b" ", b"\x00\x1b[2J", b"[" * 500)))
+        self._send(client, self._rng.choice((b"{", b'{"command": "sta', b" ", b"\x00\x1b[2J", b"[" * 500)))
 
     def _babble(self, client: socket.socket) -> None:
-        client.send(self._rng.randbytes(self._rng.choice((1, 100, 70_000))))
+        self._send(client, self._rng.randbytes(self._rng.choice((1, 100, 70_000))))
 
     def _order(self, client: socket.socket) -> None:
-        client.send(self._rng.choice((
+        self._send(client, self._rng.choice((
             b'{"command": "reload", "dry_run": true}\n', b'{"command": "\xff"}\n', b'{"command": "none\\u001b"}\n',
             b'{"command": "reload", "dry_run": true, "manifest": "' + b"x" * 4000 + b'"}\n',
             b'{"command": "upgrade", "python": 1}\n', b"1\n", b"null\n", b"\n")))
@@ -145,14 +150,16 @@ def test_clients_that_come_stall_and_go(mount: Mount) -> None:
     """40 of them, while servers die and are replaced on demand: the mount lives, and answers when they are gone."""
     rng, lives = random.Random(5), Lives(mount)
     fuzzers, begun = [Fuzzer(mount, rng) for _ in range(FUZZERS)], time.monotonic()
-    for number in range(MESSAGES):
+    deaths = [MESSAGES * number // 8 for number in range(1, 8)]
+    while (sent := sum(fuzzer.messages for fuzzer in fuzzers)) < MESSAGES:
         rng.choice(fuzzers).step()
-        if number % (MESSAGES // 8) == MESSAGES // 16:
+        if deaths and sent >= deaths[0]:
+            deaths.pop(0)
             lives.kill()
     for fuzzer in fuzzers:
         fuzzer.go()
     answers, seconds = sum(fuzzer.answers for fuzzer in fuzzers), time.monotonic() - begun
-    print(f"\n{MESSAGES} control messages, {answers} answers, {MESSAGES / seconds:.0f} per second")
+    print(f"\n{sent} control messages, {answers} answers, {sent / seconds:.0f} per second")
     eventually(lambda: not mount.status()["trouble"])  # of servers that were killed before they came to serve
     assert lives.holder == mount.status()["holder_pid"]
     assert set(FILES) == {entry.name for entry in mount.path.iterdir()}
@@ -265,3 +272,44 @@ def test_status_fails_where_the_holder_is_dead(mount: Mount) -> None:
     done = mount.user.regionfs("status", mount.path)
     assert (1, True) == (done.returncode, f"log: {log}" in done.stdout or not Path(log).exists())
     assert 0 == mount.user.regionfs("umount", mount.path).returncode
+
+
+# a cleaner
+
+def empty(place: Path) -> None:
+    """All files, as tmpreaper does."""
+    for path in place.iterdir():
+        path.unlink()
+
+
+def remove(place: Path) -> None:
+    """The directory, too."""
+    shutil.rmtree(place)
+
+
+@pytest.mark.parametrize("clean", [empty, remove])
+def test_a_cleaned_runtime_directory(ordinary_user: User, clean: Callable[[Path], None]) -> None:
+    """The next server shows what the last one did, not what the manifest says by now; all commands go on."""
+    directory = ordinary_user.new_directory()
+    ordinary_user.write(directory / "a.img", b"a" * PAGE)
+    ordinary_user.write(directory / "b.img", b"b" * PAGE)
+    own = ordinary_user.new_directory()
+    own.chmod(0o700)
+    place, ordinary_user = own / "regionfs", ordinary_user.with_environment(XDG_RUNTIME_DIR=str(own))
+    with Mount(directory, {"x": {"regions": [{"source": "a.img"}]}}, user=ordinary_user) as mount:
+        before = mount.status()
+        mount.write_manifest({"x": {"regions": [{"source": "b.img"}]}})
+        clean(place)
+        os.kill(before["pid"], signal.SIGKILL)
+        ordinary_user.run("cat", mount.path / "x")
+        eventually(lambda: mount.user.regionfs("status", mount.path).returncode == 0)
+        after = mount.status()
+        assert (before["holder_pid"], 1) == (after["holder_pid"], after["restarts"])
+        assert "a" * PAGE == ordinary_user.run("cat", mount.path / "x").stdout
+        assert 0 == mount.user.regionfs("reload", mount.path).returncode
+        assert "b" * PAGE == ordinary_user.run("cat", mount.path / "x").stdout
+        clean(place)
+        eventually(lambda: mount.user.regionfs("status", mount.path).returncode == 0)
+        assert 1 == ordinary_user.regionfs("mount", mount.manifest, mount.path).returncode, "its lock is there again"
+        assert 0 == ordinary_user.regionfs("upgrade", mount.path).returncode
+        assert "b" * PAGE == ordinary_user.run("cat", mount.path / "x").stdout
