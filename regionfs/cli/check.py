@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from regionfs.cli.common import examples, json_option, load_manifest, print_json, say
+from regionfs.cli.sectors import warnings
 from regionfs.errors import ManifestError, MountError, Problem
 from regionfs.manifest.told import contents, counted
 
@@ -22,7 +23,8 @@ from regionfs.manifest.told import contents, counted
 def check(ctx: click.Context, manifests: tuple[Path, ...], as_json: bool) -> None:
     """Report every problem of each MANIFEST, with its line and column.
 
-    Sources are looked at but not read, and nothing is mounted. Exit status 3 if any manifest is invalid. In a
+    Sources are looked at but not read (only the first sectors of what may be a disk of an odd size), and nothing is
+    mounted. Exit status 3 if any manifest is invalid. In a
     manifest's place may be the directory of a mount: then the files that cannot be opened now, with exit status 1.
     """
     reports = []
@@ -41,14 +43,16 @@ def check(ctx: click.Context, manifests: tuple[Path, ...], as_json: bool) -> Non
 
 
 def _report(path: Path) -> dict[str, Any]:
-    report = {"manifest": str(path), "ok": True, "files": 0, "regions": 0, "sources": 0, "problems": ()}
+    report = {"manifest": str(path), "ok": True, "files": 0, "regions": 0, "sources": 0, "problems": (),
+              "warnings": []}
     if (point := _mount_on(path)) is not None:
         return report | _of_mount(point)
     try:
         manifest = load_manifest(path)
     except ManifestError as error:
         return report | {"ok": False, "problems": error.problems}
-    return report | contents(manifest)
+    found = list(warnings(manifest, manifest.files.values()))
+    return report | {**contents(manifest), "warnings": found}
 
 
 def _mount_on(path: Path) -> Path | None:
@@ -73,6 +77,8 @@ def _print(report: dict[str, Any]) -> None:
     for problem in report["problems"]:
         where = f"{problem.file}: {problem.path}".removesuffix(": ")
         say(f"{where}: {problem.message}" if "mountpoint" in report else str(problem), err=True)
+    for line in report["warnings"]:
+        say(f"warning: {line}", err=True)
     if report["ok"] and "mountpoint" in report:
         say(f"{report['mountpoint']}: ok ({counted({'files': report['files']})} of {report['manifest']})")
     elif report["ok"]:

@@ -98,6 +98,8 @@ def _fetch(format_name: str, foreign: Path) -> tuple[Format, bytes]:
         return find(format_name), b""
     with sys.stdin.buffer if foreign == STDIN else open(foreign, "rb") as stream:
         head = _read(stream, HEAD)
+        if not head and (foreign == STDIN or format_name != "auto"):
+            raise RegionfsError(f"{'stdin' if foreign == STDIN else foreign} is empty; there is no map to import")
         row = guess(head, foreign) if format_name == "auto" else find(format_name)
         if row.input == "path":
             return row, b""

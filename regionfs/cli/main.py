@@ -116,6 +116,9 @@ def _fail(ctx: click.Context, lines: Iterable[str], exit_status: int) -> NoRetur
 def _described(error: OSError) -> str:
     names = " and ".join(str(name) for name in (error.filename, error.filename2) if name is not None)
     reason = error.strerror or str(error)
+    if isinstance(error, FileNotFoundError):
+        from regionfs.manifest.inspect import url_hint
+        reason += url_hint(error.filename)
     return f"{names}: {reason}" if names else reason
 
 

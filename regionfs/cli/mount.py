@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from regionfs.cli.common import MOUNT_POINT, examples, manifest_argument
+from regionfs.errors import UsageError
 
 
 @click.command(epilog=examples("regionfs mount disk.yaml /mnt/vm",
@@ -42,6 +43,9 @@ def mount_words(manifest: Path, directory: Path, words: str, foreground: bool = 
     from regionfs.daemon import start
     from regionfs.daemon.config import MountConfig
 
+    if manifest.is_dir() and directory.is_file():
+        raise UsageError(f"{manifest} is a directory and {directory} a file; the manifest comes first: "
+                         f"regionfs mount {directory} {manifest}")
     config = MountConfig.from_options(manifest, directory, words)
     start.check_mountpoint(config.mountpoint, nonempty="nonempty" in words.split(","))
     if foreground:

@@ -27,6 +27,7 @@ from regionfs.cli.common import (
     table,
     whole_map,
 )
+from regionfs.cli.sectors import warnings
 from regionfs.errors import UsageError
 from regionfs.printable import printable
 from regionfs.regions import Kind, Region, RegionMap
@@ -75,6 +76,8 @@ def show(manifest: Path, file: str | None, show_all: bool, svg: Path | None, htm
     loaded = load_manifest(manifest)
     files = [find_file(loaded, file)] if file is not None else list(loaded.files.values())
     shown = _look(loaded, files)
+    for line in warnings(loaded, files):
+        say(f"warning: {line}", err=True)
     for out, kind in ((svg, "svg"), (html, "html")):
         if out is not None:
             _write_picture(out, kind, loaded, shown)

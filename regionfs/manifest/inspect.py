@@ -11,6 +11,7 @@ from __future__ import annotations
 import ctypes
 import errno
 import os
+import re
 import stat
 from collections.abc import Callable
 from contextlib import suppress
@@ -24,6 +25,8 @@ _AT_FDCWD, _AT_EACCESS = -100, 0x200  # linux/fcntl.h
 _libc = ctypes.CDLL(None, use_errno=True)
 
 Avoid = Callable[[Path], str]
+
+_URL = re.compile(r"(?:^|/)[a-z][a-z0-9+.-]+:/+[^/]")  # a Path has one of the two slashes
 
 _KINDS = {
     stat.S_IFDIR: "a directory",
@@ -246,11 +249,17 @@ def _facts(status: os.stat_result, size: int) -> SourceFacts:
     )
 
 
+def url_hint(path: object) -> str:
+    """What to add to a message about `path`, which cannot be found; '' unless it is a URL."""
+    return ("; this is a URL: regionfs reads files and block devices of this machine, nothing from the network yet"
+            if _URL.search(str(path)) else "")
+
+
 def _reason(path: Path, error: OSError | ValueError) -> str:
     if isinstance(error, FileNotFoundError):
         with suppress(OSError):
             return f"{path} is a symbolic link to {path.readlink()}, which does not exist"
-        return f"{path} does not exist"
+        return f"{path} does not exist{url_hint(path)}"
     if isinstance(error, OSError):
         return f"{path}: {error.strerror}"
     return f"{str(path)!r} is not a path"

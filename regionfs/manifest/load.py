@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from regionfs.manifest.inline import InlineReader
-from regionfs.manifest.inspect import Avoid, Way, no_path, why_no_text
+from regionfs.manifest.inspect import Avoid, Way, no_path, url_hint, why_no_text
 from regionfs.manifest.parse import Map, Node, Text, parse
 from regionfs.manifest.region import RegionReader, read_total
 from regionfs.manifest.report import Reporter, child, clip
@@ -51,7 +51,8 @@ def load(path: Path, *, limit: int | None = LIMIT, confine: Path | None = None, 
                 raise report.fatal(1, 1, f"{size} bytes are over the limit of {format_size(limit)}")
             data = stream.read(-1 if limit is None else limit + 1)
     except (OSError, ValueError) as error:
-        raise report.fatal(1, 1, f"cannot be read: {getattr(error, 'strerror', None) or error}") from error
+        raise report.fatal(1, 1, f"cannot be read: {getattr(error, 'strerror', None) or error}"
+                           f"{url_hint(path)}") from error
     if limit is not None and len(data) > limit:
         raise report.fatal(1, 1, f"the text is over the limit of {format_size(limit)}")
     return _load(data, path, report, bounded=limit is not None, confine=confine, avoid=avoid)

@@ -34,6 +34,7 @@ class SourceTable:
         self._directory = directory
         self._way = way
         self._facts: dict[str, SourceFacts | None] = {}
+        self._pinned: dict[str, int] = {}  # what a source that failed should have: the rest is checked by that
         self._writable: dict[str, bool] = {}
         self.specs: dict[str, SourceSpec] = {}
 
@@ -90,6 +91,8 @@ class SourceTable:
             self._report.problem(pin, child(child("sources", name), "size"),
                                  f"{written} has {facts.size} bytes, not {size}")
             self._facts[name] = None
+        if self._facts[name] is None and size is not None:
+            self._pinned[name] = size
 
     def use(self, node: Node, path: str) -> str | None:
         """The key of the source that `node` names, or None if it cannot serve."""
@@ -99,16 +102,20 @@ class SourceTable:
         if word not in self._facts:
             self.specs[word] = spec = SourceSpec(word, self._directory / word)
             self._inspect(spec, node, path)
-        return word if self._facts[word] is not None else None
+        return word if self._facts[word] is not None or word in self._pinned else None
 
     def size(self, key: str) -> int:
         """Bytes of a source that `use` returned."""
+        if key in self._pinned:
+            return self._pinned[key]
         facts = self._facts[key]
         assert facts is not None
         return facts.size
 
     def check_writable(self, key: str, node: Node, path: str) -> bool:
         """Whether a source that `use` returned can be written; reported where it is first asked."""
+        if key in self._pinned:  # reported
+            return True
         if key not in self._writable:
             try:
                 self._way.inspect(self.specs[key].path, writable=True)
