@@ -11,7 +11,7 @@ import errno
 import logging
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import NamedTuple
 
 from regionfs import execute, extents
@@ -369,8 +369,22 @@ class FileSystem(Inodes):
 
     def _written_past_us(self, node: FileNode) -> bool:
         """True when a passthrough file writes its source: choose keeps such files together, a fallback parts them."""
-        others = self.sharing.whole_writers_beside(node.ino)
-        return bool(others) and any(self.file(other).choice.mode is Mode.PASSTHROUGH for other in others)
+        return Mode.PASSTHROUGH in self._modes(self.sharing.whole_writers_beside(node.ino))
+
+    def _modes(self, inodes: Iterable[int]) -> set[Mode]:
+        nodes = map(self.tree.nodes.get, inodes)  # the kernel may have forgotten some just now
+        return {node.choice.mode for node in nodes if isinstance(node, FileNode)}
+
+    def kept_by_us(self, node: FileNode) -> bool:
+        """True when a kernel mode would not agree with an old handle of another file, so we move the bytes.
+
+        The manifest's own files are chosen so that they agree; those that handles keep of older ones are not. A
+        composed file would miss what is written, a passthrough writer what others have in caches of their own.
+        """
+        if node.choice.mode is Mode.COMPOSED:
+            return self.is_written(node)
+        return node.choice.mode is Mode.PASSTHROUGH and node.spec.writable and bool(
+            self._modes(self.sharing.beside(node.ino)) - {Mode.PASSTHROUGH})
 
     def regions(self, node: FileNode, size: int = MAX_OFFSET) -> RegionMap:
         """Its region map; a `whole` file's is one region over `size` bytes."""

@@ -41,6 +41,7 @@ class Index:
     fallbacks: Mapping[str, str] = field(default_factory=dict)  # path -> why it is in userspace, likewise
     retired: tuple[Kept, ...] = ()
     directories: tuple[str, ...] = ()  # paths of those that are gone and that somebody may stand in
+    told: bool = True  # the kernel knows that it has to look up the names which the newest snapshot changed
 
     @staticmethod
     def begin(generation: int) -> Index:
@@ -64,7 +65,8 @@ class Index:
         retired = tuple(
             known.get((path, generation)) or Kept(self.snapshot, path, generation, self.fallbacks.get(path, ""))
             for path, generation in nameless)
-        return Index(self.given + 1, self.given + 1, retired=retired, directories=tuple(directories))
+        return Index(self.given + 1, self.given + 1, retired=retired, directories=tuple(directories),
+                     told=False)
 
     def fall_back(self, whom: Mapping[str, int], why: str) -> Index:
         """Files, by path and generation, go to userspace, with a name or without."""

@@ -12,6 +12,7 @@ import logging
 import threading
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
+from dataclasses import replace
 
 from regionfs.index import Index
 from regionfs.modes.choose import Choice, Mode
@@ -22,7 +23,11 @@ log = logging.getLogger("regionfs")
 
 
 class Inodes:
-    """The tree, the index that describes it for the next server, and who shares bytes with whom."""
+    """The tree, the index that describes it for the next server, and who shares bytes with whom.
+
+    Requests go on meanwhile. Whatever they find in the tree they find in `sharing`, and the other way round, but
+    for what the kernel has forgotten.
+    """
 
     def __init__(self, tree: Tree) -> None:
         self.tree = tree
@@ -55,8 +60,10 @@ class Inodes:
             if self.tree.files.get(node.spec.path) is not node:
                 return
             self._note(self.index.renew(node.spec.path, node.generation))
-            self.tree.renew(node, self.index.given)
-            self.share()
+            new = self.tree.renewed(node, self.index.given)
+            self.sharing = Sharing((*self.tree.shown(), new.shown()))  # before anybody can ask about it
+            self.tree.renew(new)
+            self.on_share()
 
     def fall_back(self, nodes: Sequence[FileNode], why: str) -> bool:
         """Serve files in userspace from now on. False, and nothing changed, if that cannot be written down."""
@@ -79,14 +86,23 @@ class Inodes:
         """Let go of what was retired and the kernel does not hold."""
         self.forget([node.ino for node in self.tree.retired()])
 
+    def told(self) -> None:
+        """The kernel was told of all names that the last swap changed."""
+        with self.changing, suppress(OSError):  # it can be told again
+            self._note(replace(self.index, told=True))
+
     def _drop(self, inodes: Iterable[int]) -> None:
         with self.changing:
-            gone = [self.tree.drop(ino) for ino in inodes if self.tree.is_retired(ino)]
+            gone = [self.tree.nodes[ino] for ino in set(inodes) if self.tree.is_retired(ino)]
             if not gone:
                 return
             with suppress(OSError):
                 self._note(self.index.forget(files_of(gone), directories_of(gone)))
-            self.share()
+            left = {node.ino for node in gone}
+            self.sharing = Sharing(shown for shown in self.tree.shown() if shown.ino not in left)
+            for ino in left:
+                self.tree.drop(ino)
+            self.on_share()
             self.on_change()
 
     def _note(self, index: Index) -> None:

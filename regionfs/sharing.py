@@ -63,6 +63,11 @@ class Sharing:
         for file in self._files.values():
             if not written.isdisjoint(file.identities[key] for key in file.spec.sources):
                 _gather(file, written, places)
+        #: source -> files that show it
+        self._shown: dict[Identity, list[int]] = {}
+        for file in self._files.values():
+            for identity in {file.identities[key] for key in file.spec.sources} & written:
+                self._shown.setdefault(identity, []).append(file.ino)
         self._places = {identity: index for identity, found in places.items() if (index := _Index(found.shared()))}
         #: files that write bytes which are shown somewhere else too
         self.writers = frozenset(place.ino for index in self._places.values() for place in index.shared_writers())
@@ -74,6 +79,12 @@ class Sharing:
         file = self._files[ino]
         mine = {file.identities[key] for key in file.spec.sources}
         return [other for identity in mine for other in self._whole_writers.get(identity, ()) if other != ino]
+
+    def beside(self, ino: int) -> set[int]:
+        """Other files that show a source which `ino` shows and some file may write."""
+        file = self._files[ino]
+        mine = {file.identities[key] for key in file.spec.sources}
+        return {other for identity in mine for other in self._shown.get(identity, ())} - {ino}
 
     def elsewhere(self, ino: int, offset: int, length: int) -> list[Span]:
         """Where else the rw bytes of `ino` in [offset, offset + length) are shown."""

@@ -114,6 +114,10 @@ class FileNode:
             self._digest = os.fsencode(f"whole\0{self.spec.whole}") if regions is None else regions.digest()
         return self._digest
 
+    def shown(self) -> Shown:
+        """The file as far as sharing is concerned."""
+        return Shown(self.ino, self.spec, {key: self.sources.facts(key).identity for key in self.spec.sources})
+
     def fill(self, stamps: object) -> None:
         """The kernel dropped its pages; new ones come from sources of these `stamps`, None when they hide a change."""
         self.cached, self.filled = stamps, True
@@ -177,13 +181,15 @@ class Tree:
             directory = directory.children[part]
         return directory.ino, name
 
-    def renew(self, node: FileNode, generation: int) -> FileNode:
-        """Give a file the number of another generation; open handles keep the old one. Returns its new node."""
-        ino = self._inode(node.spec.path, generation)
-        new = replace(node, ino=ino, generation=generation, cached=None, filled=False, told=Told())
+    def renewed(self, node: FileNode, generation: int) -> FileNode:
+        """The node that gives a file the number of another generation, once renew() has put it in place."""
+        return replace(node, ino=self._inode(node.spec.path, generation), generation=generation, cached=None,
+                       filled=False, told=Told())
+
+    def renew(self, new: FileNode) -> None:
+        """Let the name lead to a renewed() node; open handles keep the one it had."""
+        self._retired.add(self.files[new.spec.path].ino)
         self._add(new)
-        self._retired.add(node.ino)
-        return new
 
     def revive(self, spec: FileSpec, choice: Choice, sources: Sources, generation: int, since: int = 0) -> FileNode:
         """A nameless file from before this process, for the handles that are open on it."""
@@ -214,17 +220,16 @@ class Tree:
         """True for a node without a name in the tree."""
         return ino in self._retired
 
-    def drop(self, ino: int) -> Node:
+    def drop(self, ino: int) -> None:
         """Let go of a retired node: the kernel has forgotten it."""
         self._retired.discard(ino)
-        return self.nodes.pop(ino)
+        del self.nodes[ino]
 
     def shown(self) -> Iterator[Shown]:
         """All files, as far as sharing is concerned."""
         for node in list(self.nodes.values()):
             if isinstance(node, FileNode):
-                yield Shown(node.ino, node.spec,
-                            {key: node.sources.facts(key).identity for key in node.spec.sources})
+                yield node.shown()
 
     def _add(self, node: FileNode) -> None:
         path = node.spec.path

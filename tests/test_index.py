@@ -73,3 +73,10 @@ def test_text_brings_all_back() -> None:
     for text, words in ((later, "of version 2"), ("{}", "no index"), ("[1]", "no index")):
         with pytest.raises(ValueError, match=words):
             Index.from_json(text)
+
+
+def test_names_are_to_be_told_after_a_reload() -> None:
+    """Also by the next server; renewals in between do not tell them."""
+    changed = Index.begin(0).reload([("x", 0)], [])
+    later = Index.from_json(changed.renew("y", 0).to_json())
+    assert [True, False, False] == [Index.begin(0).told, changed.told, later.told]

@@ -7,6 +7,7 @@ from the tree, and live on for the handles that are open.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from typing import NamedTuple
 
@@ -90,3 +91,15 @@ def stale_names(old: Tree, new: Tree) -> list[tuple[int, bytes]]:
             if mine is None or theirs is None or mine.ino != theirs.ino:
                 stale.append((ino, name))
     return stale
+
+
+def all_names(tree: Tree) -> list[tuple[int, bytes]]:
+    """(directory inode, name) of all that the kernel may have looked up, before the last reload or after."""
+    directories = [node for node in tree.nodes.values() if isinstance(node, Directory)]
+    inodes = {directory.path: directory.ino for directory in directories}
+    names = {(directory.ino, name) for directory in directories for name in directory.children}
+    for node in tree.retired():
+        above, _, name = (node.path if isinstance(node, Directory) else node.spec.path).rpartition("/")
+        if above in inodes:
+            names.add((inodes[above], os.fsencode(name)))
+    return sorted(names)

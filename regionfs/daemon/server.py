@@ -25,7 +25,7 @@ from regionfs.daemon import control, failure, harden, heart, history, logs, memo
 from regionfs.daemon.config import MountConfig
 from regionfs.daemon.health import Health
 from regionfs.daemon.link import Link
-from regionfs.daemon.reload import Difference, build, compare, generations, stale_names
+from regionfs.daemon.reload import Difference, all_names, build, compare, generations, stale_names
 from regionfs.daemon.state import Snapshot, Store
 from regionfs.daemon.teller import Teller
 from regionfs.errors import MountError, RegionfsError
@@ -79,6 +79,8 @@ class Server:
         serve = self._start(words, fds, index, snapshot)
         insist(self._serve, serve, name="engine")
         self._link.send({"ready": True})
+        if self._native is not None and not self.fs.index.told:
+            begin(self._tell_again, self._native, name="teller")
         self._listen()
 
     # start
@@ -258,16 +260,13 @@ class Server:
             choices = self._choices(snapshot)
             with self.fs.changing:
                 difference = compare(self.fs, snapshot.manifest, snapshot.facts, choices)
-                if not words["dry_run"]:
-                    names = self._put(replace(snapshot, choices=choices), difference)
-        if not words["dry_run"]:
+                if words["dry_run"]:
+                    return difference.describe()
+                names = self._put(replace(snapshot, choices=choices), difference)
             self._link.send({"manifest": words["manifest"]})
-            for parent, name in names:
-                self._native.forget_name(parent, name)
-            for ino in self.fs.followers():  # nothing may have written their sources before
-                self._native.forget_attributes(ino)
-            log.info("%s: %d files added, %d removed, %d changed", words["manifest"], len(difference.added),
-                     len(difference.removed), len(difference.changed))
+            self._tell(self._native, names)
+        log.info("%s: %d files added, %d removed, %d changed", words["manifest"], len(difference.added),
+                 len(difference.removed), len(difference.changed))
         return difference.describe()
 
     def _put(self, snapshot: Snapshot, difference: Difference) -> list[tuple[int, bytes]]:
@@ -279,7 +278,8 @@ class Server:
         try:
             tree = build(fs, snapshot.manifest, sources, snapshot.choices, snapshot.generations, difference,
                          snapshot.since)
-            names, nameless = stale_names(fs.tree, tree), tree.retired()
+            nameless = tree.retired()
+            names = stale_names(fs.tree, tree) if fs.index.told else all_names(tree)
             fs.swap(tree, fs.index.reload(files_of(nameless), directories_of(nameless)))
         finally:  # the new ones, or those from before
             self._store.close_unused(fs.tree)
@@ -289,11 +289,24 @@ class Server:
         fs.sweep()
         return names
 
+    def _tell(self, native: Native, names: list[tuple[int, bytes]]) -> None:
+        """Have the kernel ask again for names, and for attributes that it kept while nothing wrote the source."""
+        for parent, name in names:
+            native.forget_name(parent, name)
+        for ino in self.fs.followers():
+            native.forget_attributes(ino)
+        self.fs.told()
+
+    def _tell_again(self, native: Native) -> None:
+        """A server died over it."""
+        with self._reloading:
+            if not self.fs.index.told:
+                self._tell(native, all_names(self.fs.tree))
+
     def sync(self, _: dict[str, Any]) -> dict[str, Any]:
         """Put on disk what was written; whether the mount is still there, here or elsewhere."""
         self.fs.sync()
         return {"serving": any(map(device.is_connected, device.descriptors()))}
-
 
     _commands = {"status": status, "sync": sync, "reload": reload}  # noqa: RUF012  # a constant table
 

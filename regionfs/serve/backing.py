@@ -6,7 +6,8 @@ inode with cached pages in use cannot become passthrough. So an inode's first op
 served until its last handle is gone:
 
     backed   a backing id of the source (passthrough) or of a composed file, shared by all handles
-    direct   userspace, uncached: what an O_DIRECT open of a composed file gets, which EROFS cannot do
+    direct   userspace, uncached: what an O_DIRECT open of a composed file gets, which EROFS cannot do, and a file
+             beside old handles that its kernel mode would not agree with
 
 Every reply to OPEN is matched by one RELEASE, also where the kernel then failed the open; a reply
 that the kernel did not take any more is taken back by `release`. Where an inode's backing no longer
@@ -126,6 +127,8 @@ class Backings:
         direct = False
         try:
             asked = self._asked.pop(header.pid, None)
+            if asked is not None and asked[1] != node.spec.path:  # it has given up on that one
+                asked = None
             use = self._ledger.get(node.ino)
             if use is None:
                 # it may have fallen back since `opened`; an inode older than its file's iomap is served by us
@@ -200,6 +203,10 @@ class Backings:
             if at is not None:
                 give(at, 1)
 
+    def drop(self, ino: int) -> None:
+        """Bytes of a file were written; if it is composed for an older manifest, its pages are stale."""
+        self._composed.drop(ino)
+
     def close(self) -> None:
         """Let go of every composed file; handles that are still open go on."""
         self._ahead.close()
@@ -273,6 +280,8 @@ class Backings:
             if not self._fs.userspace:
                 raise OSError(errno.EIO, f"{node.spec.path}: its source has grown, and no other mode is allowed")
             return Entry(node.ino, 0, 0, 0)
+        if self._fs.userspace and self._fs.kept_by_us(node):
+            return Entry(node.ino, 0, 0, 0)
         try:
             return self._register(node, opened)
         except (OSError, RegionfsError) as error:
@@ -335,6 +344,12 @@ class ComposedFiles:
             yield known
         finally:
             self._keep(node.ino, known)
+
+    def drop(self, ino: int) -> None:
+        """Have the kernel read a file's sources again, as far as no mapping holds its pages."""
+        with self._lock:
+            if ino in self._files:  # no part of it: a large folio goes only as a whole
+                os.posix_fadvise(self._files[ino][1], 0, 0, os.POSIX_FADV_DONTNEED)
 
     def close(self) -> None:
         """Close them all."""

@@ -316,6 +316,7 @@ class Server:
             self._relay.step_down()
             for ino, offset, length in spans:
                 self.invalidate(ino, offset, length)
+                self._backings.drop(ino)
 
     def _forget_at_open(self, ino: int) -> None:
         self._relay.step_down()

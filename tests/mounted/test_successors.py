@@ -249,3 +249,45 @@ def test_recovered_mounts_give_new_numbers_each_time(tmp_path: Path) -> None:
             assert letter.encode() == first(new)
         assert 3 == len(set(numbers))
         assert 0 == ROOT_OR_ME.regionfs("reload", world.mount.path).returncode
+
+
+def test_names_that_a_dead_server_did_not_tell_are_told_by_the_next(tmp_path: Path) -> None:
+    """It had swapped the manifest, and written that down: the kernel still had the old names."""
+    with World(tmp_path, {"x": of("a.img"), "d/y": of("b.img")}) as world:
+        here = world.mount.path
+        assert [b"a", b"b", False] == [first(world.handle("x")), first(world.handle("d/y")), (here / "new").exists()]
+        assert 0 == world.reload(**{"x": of("c.img"), "d/y": None, "new": of("d.img")})
+        assert [b"c", False, b"d"] == [first(world.handle("x")), (here / "d").exists(), first(world.handle("new"))]
+        path = world.stem().with_suffix(".index")
+        path.write_bytes(path.read_bytes().replace(b'"told": true', b'"told": false'))
+        world.lives.kill()
+        eventually(lambda: b'"told": true' in path.read_bytes())
+        assert [b"c", b"d"] == [first(world.handle("x")), first(world.handle("new"))]
+
+
+@pytest.mark.parametrize("writer", ["map", "whole"])
+def test_an_old_composed_handle_sees_what_a_later_file_writes(tmp_path: Path, writer: str) -> None:
+    """The kernel's pages of it are the daemon's to drop; and the writer is not passed through meanwhile."""
+    require("composed")
+    with World(tmp_path, {"f": composed(("a.img", 0), ("b.img", 0))}) as world:
+        old = world.handle("f")
+        os.pread(old, 2 * PAGE, 0)
+        file = {"whole": "a.img", "access": "rw"} if writer == "whole" else {
+            "regions": [{"source": "a.img", "offset": 7, "length": PAGE, "access": "rw"}]}
+        assert 0 == world.reload(f=None, w=file)
+        fd = world.handle("w", os.O_RDWR)
+        for byte in (b"1", b"2"):
+            os.pwrite(fd, byte, 100)
+            assert byte == os.pread(old, 1, 100 if writer == "whole" else 107)
+
+
+def test_a_new_composed_file_sees_what_an_old_handle_writes(tmp_path: Path) -> None:
+    """The handle is of a file that is passed through; the manifest of now does not know it."""
+    require("composed")
+    with World(tmp_path, {"w": {"whole": "a.img", "access": "rw"}}) as world:
+        old = world.handle("w", os.O_RDWR)
+        assert 0 == world.reload(w=None, f=composed(("a.img", 0), ("b.img", 0)))
+        new = world.handle("f")
+        for byte in (b"1", b"2"):
+            os.pwrite(old, byte, 100)
+            assert byte == os.pread(new, 1, 100)
