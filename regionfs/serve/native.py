@@ -142,7 +142,7 @@ class Server:
         try:
             buffers = self._buffers.pop()
         except IndexError:
-            buffers = _buffer(self._request_size), _buffer(self._reply_size)
+            buffers = _buffer(self._request_size, mmap.MAP_POPULATE), _buffer(self._reply_size)
         try:
             self._serve(relay, *buffers)
         finally:
@@ -343,6 +343,10 @@ def _unique(buffer: memoryview, size: int) -> int:
     return int.from_bytes(buffer[8:16], "little") if size >= 16 else 0
 
 
-def _buffer(size: int) -> memoryview:
-    """Anonymous memory, which is there page by page as it is used: most requests and replies are short."""
-    return memoryview(mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS))
+def _buffer(size: int, flags: int = 0) -> memoryview:
+    """Anonymous memory, which is there page by page as it is used, for most requests and replies are short.
+
+    With MAP_POPULATE all of it at once, which what the kernel copies requests to has to be: a process that is being
+    killed gets no page any more, and the kernel then fails the request with EIO (fuse_dev_do_read in fs/fuse/dev.c).
+    """
+    return memoryview(mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | flags))
