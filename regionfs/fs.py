@@ -11,7 +11,7 @@ import errno
 import logging
 import os
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 from regionfs import execute, extents
@@ -278,11 +278,6 @@ class FileSystem(Inodes):
         """True when bytes that it may write are shown elsewhere too."""
         return ino in self.sharing.writers
 
-    def is_written(self, node: FileNode) -> bool:
-        """True when some file of the mount, this one or one of another manifest, may write to a source of it."""
-        written = self.sharing.written
-        return bool(written) and any(node.sources.facts(key).identity in written for key in node.spec.sources)
-
     def fsync(self, ino: int, data_only: bool) -> None:
         """Flush every rw source of the file; the first error is raised after all were tried."""
         node = self.file(ino)
@@ -364,27 +359,8 @@ class FileSystem(Inodes):
         dropped, and two of them could wait for each other. Error regions that share a page with
         good bytes: the page cache fails whole pages.
         """
-        return self.shares_writes(node.ino) or self._written_past_us(node) or (
+        return self.shares_writes(node.ino) or self.written_past_us(node) or (
             node.spec.regions is not None and node.spec.regions.has_unaligned_errors(BLOCK))
-
-    def _written_past_us(self, node: FileNode) -> bool:
-        """True when a passthrough file writes its source: choose keeps such files together, a fallback parts them."""
-        return Mode.PASSTHROUGH in self._modes(self.sharing.whole_writers_beside(node.ino))
-
-    def _modes(self, inodes: Iterable[int]) -> set[Mode]:
-        nodes = map(self.tree.nodes.get, inodes)  # the kernel may have forgotten some just now
-        return {node.choice.mode for node in nodes if isinstance(node, FileNode)}
-
-    def kept_by_us(self, node: FileNode) -> bool:
-        """True when a kernel mode would not agree with an old handle of another file, so we move the bytes.
-
-        The manifest's own files are chosen so that they agree; those that handles keep of older ones are not. A
-        composed file would miss what is written, a passthrough writer what others have in caches of their own.
-        """
-        if node.choice.mode is Mode.COMPOSED:
-            return self.is_written(node)
-        return node.choice.mode is Mode.PASSTHROUGH and node.spec.writable and bool(
-            self._modes(self.sharing.beside(node.ino)) - {Mode.PASSTHROUGH})
 
     def regions(self, node: FileNode, size: int = MAX_OFFSET) -> RegionMap:
         """Its region map; a `whole` file's is one region over `size` bytes."""

@@ -76,6 +76,34 @@ class Inodes:
                 node.choice = Choice(Mode.USERSPACE, why)
         return True
 
+    # who shares bytes with whom
+
+    def is_written(self, node: FileNode) -> bool:
+        """True when some file of the mount, this one or one of another manifest, may write to a source of it."""
+        written = self.sharing.written
+        return bool(written) and any(node.sources.facts(key).identity in written for key in node.spec.sources)
+
+    def written_past_us(self, node: FileNode) -> bool:
+        """True when a passthrough file writes its source: choose keeps such files together, a fallback parts them."""
+        return Mode.PASSTHROUGH in self._modes(self.sharing.whole_writers_beside(node.ino))
+
+    def _modes(self, inodes: Iterable[int]) -> set[Mode]:
+        nodes = map(self.tree.nodes.get, inodes)  # the kernel may have forgotten some just now
+        return {node.choice.mode for node in nodes if isinstance(node, FileNode)}
+
+    def kept_by_us(self, node: FileNode) -> bool:
+        """True when a kernel mode would not agree with an old handle of another file, so we move the bytes.
+
+        The manifest's own files are chosen so that they agree; those that handles keep of older ones are not. A
+        composed file would miss what is written, a passthrough writer what others have in caches of their own.
+        """
+        if node.choice.mode is Mode.COMPOSED:
+            return self.is_written(node)
+        return node.choice.mode is Mode.PASSTHROUGH and node.spec.writable and bool(
+            self._modes(self.sharing.beside(node.ino)) - {Mode.PASSTHROUGH})
+
+    # what goes
+
     def forget(self, inodes: Iterable[int]) -> None:
         """The kernel dropped references: what is retired and held no more is gone for good."""
         retired = self.tree.is_retired
