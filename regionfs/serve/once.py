@@ -222,6 +222,9 @@ class Once:
 
     def _left(self, task: int, request: Request) -> Iterator[Request]:
         """What is left to do of it; a SETATTR is answered with what it finds, so something of it is always left."""
+        if task == NONE:
+            yield request
+            return
         done, before = self._underway.result(task) is not None, self._underway.before(task)
         overtaken = [] if done else self._underway.overtaken(task)
         ino, body = request.header.nodeid, request.body
@@ -243,7 +246,7 @@ class Once:
         elif isinstance(body, FallocateIn):
             self._underway.remember(task, (MAX_OFFSET if fd is None else os.fstat(fd).st_size,))
             yield request
-        elif task == NONE or before is None:
+        elif before is None:
             self._underway.remember(task, (self._value(request),))
             yield request
         elif not overtaken and [self._value(request)] == before[:1]:
