@@ -24,7 +24,6 @@
 #include <sys/uio.h>
 #include <unistd.h>
 
-enum { WRITE_CACHE = 1, WRITE_KILL_SUIDGID = 4 };
 enum { SMALL = 32 << 10 };  /* bytes; the answer to a larger READ waits for no other */
 enum { LARGE = 64 << 10, SHOWN = 8 };  /* bytes of a READ that is worth mappings; of how many pieces at most */
 

@@ -9,21 +9,8 @@
 #include "opens.h"
 
 #include <fcntl.h>
-#include <sys/ioctl.h>
 #include <sys/stat.h>
 #include <unistd.h>
-
-enum { FOPEN_KEEP_CACHE = 2, FOPEN_PASSTHROUGH = 128 };
-
-/* fuse_backing_map */
-struct backing_map {
-	int32_t fd;
-	uint32_t flags;
-	uint64_t padding;
-};
-
-#define BACKING_OPEN _IOW(229, 1, struct backing_map)
-#define BACKING_CLOSE _IOW(229, 2, uint32_t)
 
 /* A backing id for a source, which is unchanged; negative when it is another file by now, or the kernel refuses. */
 static int register_source(int device, const struct source *source)

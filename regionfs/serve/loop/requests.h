@@ -3,7 +3,9 @@
 #define REGIONFS_REQUESTS_H
 
 #include <stdint.h>
+#include <sys/ioctl.h>
 
+/* tests/serve/test_loop_layouts.py compares all of this with the header that is installed */
 enum { OPCODE_LOOKUP = 1, OPCODE_GETATTR = 3, OPCODE_OPEN = 14, OPCODE_READ = 15, OPCODE_WRITE = 16,
        OPCODE_RELEASE = 18 };
 #define UNIQUE_RESEND (UINT64_C(1) << 63)  /* in `unique`: it was sent to another server before */
@@ -70,6 +72,19 @@ struct attr_reply {
 	uint32_t attr_valid_nsec, padding;
 	struct attr attr;
 };
+
+enum { FOPEN_KEEP_CACHE = 2, FOPEN_PASSTHROUGH = 128 };
+enum { WRITE_CACHE = 1, WRITE_KILL_SUIDGID = 4 };
+
+/* fuse_backing_map */
+struct backing_map {
+	int32_t fd;
+	uint32_t flags;
+	uint64_t padding;
+};
+
+#define BACKING_OPEN _IOW(229, 1, struct backing_map)
+#define BACKING_CLOSE _IOW(229, 2, uint32_t)
 
 _Static_assert(sizeof(struct entry_reply) == 144 && sizeof(struct attr_reply) == 120, "linux/fuse.h");
 _Static_assert(sizeof(struct open_request) == 48 && sizeof(struct open_reply) == 32, "linux/fuse.h");
