@@ -131,7 +131,8 @@ def check(tool: str, file: Composite, target: Path, *, sparse: bool) -> None:
     if sparse:
         holes = file.model.is_hole()
         blocks = sum(not holes[at] for at in range(0, len(holes), BLOCK))
-        assert target.stat().st_blocks * 512 <= 2 * blocks * BLOCK, f"{tool}: {file.text}"
+        least = max(blocks, 1)  # QEMU writes the first block of a file that it makes
+        assert target.stat().st_blocks * 512 <= 2 * least * BLOCK, f"{tool}: {file.text}"
 
 
 @pytest.mark.parametrize("engine", ["native"], indirect=True)
