@@ -74,7 +74,7 @@ def diagnose() -> Diagnosis:
     """Try everything once."""
     machine = {"/dev/fuse": _device(), "mount(2)": _mount_call(), "fusermount3": _helper(),
                "pyfuse3": _pyfuse3(), "accelerator": _accelerator(), "allow_other": _allow_other(),
-               "wake-ups": wake_ups()}
+               "write-back": _write_back(), "wake-ups": wake_ups()}
     engine = _engine(machine)
     return Diagnosis(platform.python_version(), platform.release(), machine, _modes(engine), engine,
                      resource.getrlimit(resource.RLIMIT_NOFILE))
@@ -146,6 +146,13 @@ def _accelerator() -> Ability:
         return Ability(True, said)
     return Ability(False, f"not built, reads and writes take longer: {said}",
                    "install gcc and python3-dev, then install regionfs again")
+
+
+def _write_back() -> Ability:
+    from regionfs.daemon.harden import FLUSHER_REMEDY, NO_FLUSHER, become_flusher
+    if become_flusher() and become_flusher(on=False):
+        return Ability(True, "the daemon may write for others while memory is short")
+    return Ability(False, NO_FLUSHER, FLUSHER_REMEDY)
 
 
 def _try(arguments: list[str]) -> tuple[bool, str]:

@@ -57,6 +57,8 @@ def _print(mount: dict[str, Any]) -> None:
                f"{mount['restarts']} restarts")
     if mount["trouble"]:
         say(f"  {mount['trouble']}")
+    for note in mount.get("notes", ()):
+        say(f"  note: {note}")
     if log := mount.get("log"):
         say(f"  log: {log}")
     if mount["places"] and mount["mountpoint"] not in mount["places"]:

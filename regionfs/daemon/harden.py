@@ -21,12 +21,14 @@ import os
 import resource
 from collections.abc import Iterable
 from contextlib import suppress
+from pathlib import Path
 
 from regionfs import capabilities
 from regionfs.capabilities import Capability
 
 # linux/prctl.h
 _PR_CAPBSET_DROP, _PR_SET_NO_NEW_PRIVS, _PR_CAP_AMBIENT, _PR_SET_IO_FLUSHER = 24, 38, 47, 57
+_PF_IO_FLUSHER = 0x00080000 | 0x00100000  # PF_MEMALLOC_NOIO | PF_LOCAL_THROTTLE, linux/sched.h
 _CLEAR_ALL = 4                  # PR_CAP_AMBIENT_CLEAR_ALL
 _LAST = 63                      # capabilities have 64 bits
 
@@ -39,11 +41,28 @@ KERNEL = frozenset({Capability.SYS_ADMIN})
 IOMAP = frozenset({Capability.SYS_ADMIN, Capability.SYS_RAWIO})
 
 
+#: why a loop device over an rw file may hang for ever, where become_flusher() was refused
+NO_FLUSHER = ("PR_SET_IO_FLUSHER is refused: under a memory limit that holds the daemon and who writes, "
+              "a loop device over an rw file may hang")
+FLUSHER_REMEDY = "give the daemon CAP_SYS_RESOURCE, or keep it out of that limit"
+
+
+def become_flusher(*, on: bool = True) -> bool:
+    """What writes for others must not wait for itself to write; PR_SET_IO_FLUSHER, prctl(2). False when refused.
+
+    Needs CAP_SYS_RESOURCE. Counts for this thread, and for threads and processes that it starts.
+    """
+    try:
+        _prctl(_PR_SET_IO_FLUSHER, int(on))
+    except OSError:  # whoever started us may have been allowed, and threads and processes inherit it
+        fields = Path("/proc/thread-self/stat").read_bytes().rpartition(b")")[2].split()
+        return int(fields[6]) & _PF_IO_FLUSHER == _PF_IO_FLUSHER  # flags, proc_pid_stat(5)
+    return True
+
+
 def give_up(keep: Iterable[Capability]) -> None:
     """Keep of this process's privileges only `keep`. OSError when the kernel will not take one away."""
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    with suppress(OSError):  # needs SYS_RESOURCE; what writes for others must not wait for itself to write
-        _prctl(_PR_SET_IO_FLUSHER, 1)
     kept = AT_HAND | frozenset(keep)
     _prctl(_PR_CAP_AMBIENT, _CLEAR_ALL)
     with suppress(OSError):  # EPERM: without SETPCAP the bounding set stays; EINVAL: past the kernel's last one

@@ -392,6 +392,7 @@ def hold(config: MountConfig, lock: int, tell: Callable[[dict[str, Any]], None],
     """
     logs.begin(config.log_level, log_format)
     try:
+        harden.become_flusher()  # its servers are so by themselves, and say where they may not
         harden.give_up(harden.ALWAYS | harden.KERNEL | harden.IOMAP)
         return Holder(config, lock, tell).run()
     except (RegionfsError, OSError) as error:

@@ -53,8 +53,9 @@ INSIDE = "lies inside this very mount, of {}: nothing can be made of itself"
 class Server:
     """One life of the process that serves a mount."""
 
-    def __init__(self, link: Link, config: MountConfig, told: Callable[[Path], None]) -> None:
-        """`told` is called after each change of a file that keeps our state."""
+    def __init__(self, link: Link, config: MountConfig, told: Callable[[Path], None], flusher: bool) -> None:
+        """`told` is called after each change of a file that keeps our state. `flusher`: we are one, see harden."""
+        self._flusher = flusher
         self._link = link
         self._config = config
         self._store = Store(runtime.stem_of(*config.name), told)
@@ -81,6 +82,8 @@ class Server:
         self._link.send({"ready": True})
         if self._native is not None and not self.fs.index.told:
             begin(self._tell_again, self._native, name="teller")
+        for note in self._notes():
+            log.warning("%s", note)
         self._listen()
 
     # start
@@ -249,7 +252,12 @@ class Server:
                 "writes": counters.writes, "write_bytes": counters.write_bytes,
             }
         return {**words["holder"], "pid": os.getpid(), "backing_ids": self._native.backing_ids if self._native else 0,
-                "retired": len(self.fs.tree.retired()), "files": files}
+                "retired": len(self.fs.tree.retired()), "notes": self._notes(), "files": files}
+
+    def _notes(self) -> list[str]:
+        """What may go wrong in this mount, and what would help."""
+        writes = any(node.spec.writable for node in list(self.fs.tree.files.values()))
+        return [f"{harden.NO_FLUSHER}; {harden.FLUSHER_REMEDY}"] if writes and not self._flusher else []
 
     def reload(self, words: dict[str, Any]) -> dict[str, Any]:
         """Read the manifest, or another one, again: all or nothing. With `dry_run` only say what would change."""
@@ -343,13 +351,15 @@ def main() -> None:
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))  # a descriptor for each source
     try:
+        flusher = harden.become_flusher()
         harden.give_up(_needed(config))
         if (beating := heart.beat()) is not None:
             link.send({"heart": True}, [beating])
             os.close(beating)
         else:
             link.send({"heart": False})
-        Server(link, config, Teller(link).tell if message[0].get("keeps_state") else lambda path: None).run()
+        told = Teller(link).tell if message[0].get("keeps_state") else lambda path: None
+        Server(link, config, told, flusher).run()
     except (RegionfsError, OSError) as error:
         link.send({"failed": failure.describe(error)})
         raise SystemExit(1) from error

@@ -87,3 +87,17 @@ def test_a_source_that_does_not_answer(mount: Callable[..., Mount], tmp_path: Pa
         fs.order("delay 0 lookup getattr")
         while troubles(mounted):
             pass
+
+
+def test_what_may_hang_is_said_beforehand(mount: Callable[..., Mount], tmp_path: Path) -> None:
+    """Where the daemon may not mark itself as what writes for others: in doctor, and of rw mounts in status and log."""
+    (tmp_path / "s.img").write_bytes(b"s")
+    with mount({"f": {"whole": "s.img"}}, name="ro") as ro, mount({"f": {"whole": "s.img", "access": "rw"}}) as rw:
+        status = rw.status()
+        told = rw.user.regionfs("status", rw.path)
+        ability = json.loads(rw.user.regionfs("doctor", "--json").stdout)["machine"]["write-back"]
+        assert [] == ro.status()["notes"]
+        assert ([] if ability["available"] else [f"{ability['reason']}; {ability['remedy']}"]) == status["notes"]
+        for note in status["notes"]:
+            assert (0, True) == (told.returncode, f"  note: {note}\n" in told.stdout)
+            assert 1 == Path(status["log"]).read_text().count(note)
