@@ -100,7 +100,7 @@ TOOLS: dict[str, tuple[Sequence[str], Copy]] = {
     "cp": ((), cp), "cp-auto": ((), cp_auto), "tar": ((), tar), "rsync": (("rsync",), rsync),
     "bmaptool": (("bmaptool",), bmaptool), "ddrescue": (("ddrescue",), ddrescue),
 }
-WRITES_ALL = {"convert-S0"}  # is asked to leave no hole
+WRITES_ALL = {"convert-S0", "ddrescue"}  # leaves no hole, or only where all that it read at once is zero
 DIRECT = {"convert-none", "convert-directsync"}  # a last sector that is not whole cannot be read
 
 
