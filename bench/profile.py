@@ -1,4 +1,4 @@
-"""Where the time goes: workloads on subjects under perf(1), as a table of functions, into results/profiles/.
+"""Where the time goes: workloads on subjects under perf(1), as a table of functions, into results/profiles.txt.
 
     python -m bench.profile --workload TEXT... --subject NAME... [--runs N] [--seconds S]
 
@@ -29,6 +29,7 @@ from bench.workloads import WORKLOADS, Workload
 
 FREQUENCY = 5000  # samples a second and core
 SHOWN = 16        # functions
+GAP = "\n\n\n"     # between the profiles of the file
 IDLE = "swapper"  # perf's name for a core without work
 LINE = re.compile(r"\s*(\d+)\s+(.{15})\s+\[(.)\]\s+(\S+)")
 
@@ -50,11 +51,14 @@ def main() -> None:
     except MissingError as error:
         sys.exit(f"bench.profile: {error}")
     for workload, subject, text in profiles(workloads, subjects, options.runs, options.seconds):
-        name = re.sub(r"\W+", "-", f"{workload.name} {subject.name}")
-        path = RESULTS / "profiles" / f"{name}.txt"
-        path.parent.mkdir(exist_ok=True)
-        path.write_text(text)
+        keep(RESULTS / "profiles.txt", f"{workload.name}; {subject.name}:", text)
         print(text)
+
+
+def keep(path: Path, title: str, text: str) -> None:
+    """Put a profile, which begins with `title`, among those of the file, in place of an older one."""
+    kept = path.read_text().strip().split(GAP) if path.exists() else []
+    path.write_text(GAP.join(sorted([*(other for other in kept if not other.startswith(title)), text.strip()])) + "\n")
 
 
 def profiles(workloads: Sequence[Workload], subjects: Sequence[Subject], runs: int, seconds: float,

@@ -209,3 +209,11 @@ def test_the_median_turn_counts() -> None:
     found = turns.figures(row, [10, row.turn, 10 ** 12])
     assert (10 ** 9, 10 ** 9 / row.block, 3) == (
         found["bytes_per_second"], found["operations_per_second"], found["turns"])
+
+
+def test_a_profile_takes_the_place_of_an_older_one(tmp_path: Path) -> None:
+    """The others stay; they lie in order."""
+    file = tmp_path / "profiles.txt"
+    for title, text in (("b; x:", "b; x: 1\n\n 9 %  f\n"), ("a; x:", "a; x: 2\n"), ("b; x:", "b; x: 3\n")):
+        profile.keep(file, title, text)
+    assert "a; x: 2\n\n\nb; x: 3\n" == file.read_text()
