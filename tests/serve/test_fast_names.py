@@ -371,10 +371,10 @@ def test_a_slow_source_keeps_nobody_waiting(names: Names, monkeypatch: pytest.Mo
     settle(names.fs)
     held, look = threading.Event(), Sources.look
 
-    def slow(sources: Sources, key: str) -> SourceFacts:
+    def slow(sources: Sources, key: str, needed: int) -> SourceFacts:
         if key in names.node("d/deep/map.bin").spec.sources:
             held.wait(30)
-        return look(sources, key)
+        return look(sources, key, needed)
 
     monkeypatch.setattr(fast, "PATIENCE", 0.2)
     before = threading.active_count()
