@@ -47,7 +47,7 @@ AREA_OF = {
 DOORS = {
     "yaml": {"manifest"},
     "ruamel": {"manifest"},
-    "intervaltree": set(),  # a model in tests
+    "intervaltree": {"fs"},
     "struct": {"wire", "modes"},
     "pyfuse3": {"serve"},
     "trio": {"serve"},
