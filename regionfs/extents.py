@@ -78,20 +78,26 @@ def whole_blocks(ranges: Iterable[tuple[int, int]]) -> Iterator[tuple[int, int]]
 
 
 def extents(fd: int, offset: int, end: int) -> Iterator[tuple[int, int]]:
-    """Allocated ranges of a source within [offset, end), exact; all of it where the source cannot tell."""
+    """Allocated ranges of a source within [offset, end), exact; all of it where the source cannot tell.
+
+    What lies behind its end is gone, and no hole: who reads there is told so, who skips a hole would take it for zeros.
+    """
     while offset < end:
         try:
             start = os.lseek(fd, offset, os.SEEK_DATA)
+            stop = min(os.lseek(fd, start, os.SEEK_HOLE), end)
         except OSError as error:
-            if error.errno == errno.ENXIO:  # a hole to the end
-                return
-            if error.errno not in (errno.EINVAL, errno.EOPNOTSUPP):  # block devices know no SEEK_DATA
+            if error.errno == errno.ENXIO:  # a hole to the end of the source
+                gone = max(offset, os.fstat(fd).st_size)
+            elif error.errno in (errno.EINVAL, errno.EOPNOTSUPP):  # block devices know no SEEK_DATA
+                gone = offset
+            else:
                 raise
-            yield offset, end
+            if gone < end:
+                yield gone, end
             return
         if start >= end:
             return
-        stop = min(os.lseek(fd, start, os.SEEK_HOLE), end)
         yield start, stop
         offset = stop
 

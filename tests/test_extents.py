@@ -79,6 +79,16 @@ def test_seek_sees_holes_of_map_and_source(files: Files) -> None:
     assert [0, 1, 3, 3, 5, 5, 6, 8, 8, 9] == hole
 
 
+@pytest.mark.parametrize(("size", "data"), [
+    (6 * BLOCK, [(2, 3), (4, 5), (7, 8)]), (4 * BLOCK, [(2, 3), (4, 5), (7, 8)]), (2 * BLOCK, [(2, 5), (7, 8)]),
+    (BLOCK + 1, [(2, 5), (7, 8)]), (0, [(1, 5), (6, 8)])])
+def test_what_a_source_has_lost_is_no_hole(files: Files, tmp_path: Path, size: int,
+                                           data: list[tuple[int, int]]) -> None:
+    """Reads fail there, so nobody may be told to skip it; holes before its end stay holes."""
+    os.truncate(tmp_path / "sparse.img", size)
+    assert data == [(start // BLOCK, stop // BLOCK) for start, stop in files.ranges("sparse")]
+
+
 def test_seek_past_the_end(files: Files) -> None:
     """ENXIO at and past end of file, for both."""
     for offset in (40 * 1024, 50 * 1024):

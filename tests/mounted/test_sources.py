@@ -130,6 +130,21 @@ def test_a_source_that_shrinks_fails_those_who_need_what_is_gone(mount: Callable
         assert b"shor" + b"!" * 96 == (mounted.path / "large").read_bytes()
 
 
+@pytest.mark.both_paths
+def test_a_copy_of_what_a_source_has_lost_fails(mount: Callable[..., Mount], tmp_path: Path) -> None:
+    """Also one that asks where the holes are first: the end that is gone is none."""
+    with open(tmp_path / "s.img", "wb") as sparse:
+        sparse.write(b"s" * PAGE)
+        sparse.seek(8 * PAGE)
+        sparse.write(b"s" * PAGE)
+    regions = [{"data": {"text": "x"}}, {"source": "s.img"}]
+    with mount({"joined.img": {"regions": regions}}) as mounted, opened(mounted.path / "joined.img", os.O_RDONLY) as fd:
+        os.truncate(tmp_path / "s.img", 4 * PAGE)
+        copy = ["cp", "--sparse=auto", f"/proc/self/fd/{fd}", tmp_path / "copy"]
+        copied = subprocess.run(copy, pass_fds=[fd], capture_output=True, text=True, check=False)
+    assert (1, True) == (copied.returncode, "Input/output error" in copied.stderr)
+
+
 @contextmanager
 def immutable(path: Path) -> Iterator[None]:
     subprocess.run(["chattr", "+i", path], check=True)
