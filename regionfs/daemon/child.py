@@ -6,6 +6,7 @@ stand by, and take over in a fraction of the time that a Python process needs to
 
 from __future__ import annotations
 
+import os
 import subprocess
 from collections.abc import Sequence
 from contextlib import suppress
@@ -39,6 +40,12 @@ class Child:
     def runs(self) -> bool:
         """True while its process has not ended."""
         return self._process.poll() is None
+
+    def pidfd(self) -> int | None:
+        """A descriptor that is readable once all threads of it have ended; None when they have, or it cannot be had."""
+        with suppress(OSError):
+            return os.pidfd_open(self.pid) if self.runs else None
+        return None
 
     @property
     def stopped(self) -> bool:

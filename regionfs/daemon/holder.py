@@ -175,7 +175,7 @@ class Holder:
         words: dict[str, Any] = {"engine": self._engine, "resume": resume}
         if self._negotiated is not None:
             words["negotiated"] = self._negotiated.values()
-        self._team.say(words, [self._device, self._ledger] if self._device >= 0 else [])
+        self._team.hand_over(words, [self._device, self._ledger] if self._device >= 0 else [])
 
     def _mount(self) -> None:
         """Make the connection for the native engine; pyfuse3 makes its own, in the server."""

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from typing import Any
 
 LIMIT = 1 << 17  # bytes of one message
-_FDS = 4         # descriptors of one message
+_FDS = 253       # descriptors of one message: SCM_MAX_FD, net/scm.h
 
 
 class Link:

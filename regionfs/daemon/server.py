@@ -147,7 +147,7 @@ class Server:
             snapshot = self._decided(snapshot)
             self._store.add(index.snapshot, snapshot)
         self._make_fs(index, snapshot)
-        self._native = native = Native(self.fs, fd, negotiated, Ledger(ledger),
+        self._native = native = Native(self.fs, fd, negotiated, Ledger(ledger), leaving=fds[2:],
                                        before_first=self._raise_read_ahead, poll=self._config.poll)
         self.fs.knows = native.forget_attributes  # which says so
         self.fs.persist = self._store.write

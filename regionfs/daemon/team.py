@@ -5,7 +5,7 @@ None of them is waited for. Each step has a deadline and a next one:
     told to serve, says nothing      killed after SPEAKS; lost
     stopped by a signal              killed after STOPPED; lost
     killed                           lost as soon as its heart stands still (see heart); its process may
-                                     last, where a thread of it waits for a disk
+                                     last, where a thread of it waits for a disk: the next one is told
     the spare is stopped or gone     another is started in its place
 """
 
@@ -77,6 +77,13 @@ class Team:
     def say(self, words: dict[str, Any], fds: list[int]) -> bool:
         """Speak to the server; False when it is not there, or takes nothing."""
         return self._server is not None and self._server.say(words, fds)
+
+    def hand_over(self, words: dict[str, Any], fds: list[int]) -> None:
+        """Let the server serve a connection. After `fds` it gets a pidfd of each server that has not ended yet."""
+        leaving = [fd for child in self._leaving if (fd := child.pidfd()) is not None] if fds else []
+        self.say(words, fds + leaving)
+        for fd in leaving:
+            os.close(fd)
 
     def kill(self) -> None:
         """End the server; it is lost soon."""

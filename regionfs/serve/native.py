@@ -54,10 +54,11 @@ class Server:
 
     def __init__(self, fs: FileSystem, fd: int, negotiated: Negotiated, ledger: Ledger,
                  registry: device.Registry | None = None, before_first: Callable[[], None] = lambda: None,
-                 poll: int = 0) -> None:
+                 poll: int = 0, leaving: Sequence[int] = ()) -> None:
         """`registry` stands for the connection's own; `before_first` is called when iomap's first question came.
 
-        `poll`: microseconds to stay awake for the next request, where the compiled loop serves.
+        `poll`: microseconds to stay awake for the next request, where the compiled loop serves. `leaving`: pidfds of
+        servers that were killed, and may not have left their last system calls.
         """
         self._fs = fs
         self._fast = FastPath(fs, fd, poll, ledger if registry is None else None,
@@ -72,7 +73,7 @@ class Server:
         self._handlers = Handlers(fs, self._backings, lambda ino: self._drop([Span(ino, 0, 0)]),
                                   self._forget_at_open, self.iomap)
         self._relay = Relay(self._lead)
-        self._once = Once(fs, ledger.underway, self._relay.step_down)
+        self._once = Once(fs, ledger.underway, self._relay.step_down, leaving)
         self._resent: deque[bytes] = deque()  # what a dead server left unanswered
         self._resends = negotiated.resend
         self._late = Late()
@@ -107,7 +108,7 @@ class Server:
         came = []
         if self._resends:
             self._send(codec.notify(NotifyCode.RESEND))
-            came = resent(self._device, _buffer(self._request_size))
+            came = resent(self._device, _buffer(self._request_size, mmap.MAP_POPULATE))
         self._resent = self._once.take_over(came)
 
     def invalidate(self, ino: int, offset: int, length: int) -> None:

@@ -5,6 +5,9 @@ of it in: what was begun and does not come again is forgotten. Until what was be
 same bytes or attributes wait, and the compiled loop is taught nothing, so that they need not look: else one
 might be done, and answered, between the look at what was overtaken and the write.
 
+A thread of the dead server may still be in the system call that began a request, and what it stores there shows
+later. So what was begun is done again only once all threads of such servers have ended.
+
 Appends to a source are made one by one, as the source's file system makes them anyhow: so at most one that
 came through the mount is begun when a server dies, and who looks for its bytes finds no other's.
 """
@@ -13,6 +16,7 @@ from __future__ import annotations
 
 import errno
 import os
+import select
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -64,9 +68,11 @@ def resent(fd: int, buffer: memoryview) -> list[bytes]:
 class Once:
     """Does what requests ask, unless that was done before. Safe to use from many threads."""
 
-    def __init__(self, fs: FileSystem, underway: Underway, step_down: Callable[[], None]) -> None:
-        """`step_down` is called before a wait."""
+    def __init__(self, fs: FileSystem, underway: Underway, step_down: Callable[[], None],
+                 leaving: Sequence[int] = ()) -> None:
+        """`step_down` is called before a wait. `leaving`: pidfds of servers before this one that have not ended."""
         self._fs, self._underway, self._step_down = fs, underway, step_down
+        self._leaving = tuple(leaving)
         self._begun: dict[int, Span] = {}  # by unique: what a dead server had begun, and is not done yet
         self._change = threading.Condition()
         self._appending: dict[tuple[int, int], threading.Lock] = {}  # by device and inode of a source
@@ -96,7 +102,9 @@ class Once:
     def begin(self, unique: int, ino: int, ranges: Sequence[Range]) -> int:
         """The task of a request, with which the others are called until end(). May wait."""
         unique &= ~UNIQUE_RESEND
-        if self._begun and unique not in self._begun:
+        if unique in self._begun:
+            self._outlive()
+        elif self._begun:
             self._wait(self._places(ino, ranges))
         start, end = min(ranges)[0], max(stop for _, stop in ranges)
         return self._underway.begin(unique, ino, start, end)
@@ -121,6 +129,15 @@ class Once:
             with self._change:
                 self._begun.pop(unique & ~UNIQUE_RESEND, None)
                 self._change.notify_all()
+
+    def _outlive(self) -> None:
+        """Return when no server before this one can change anything any more."""
+        for fd in self._leaving:
+            ended = select.poll()
+            ended.register(fd, select.POLLIN)
+            if not ended.poll(0):
+                self._step_down()
+                ended.poll()
 
     def _wait(self, mine: list[Span]) -> None:
         def free() -> bool:

@@ -6,6 +6,7 @@ standard input, each answered by a line:
     delay 2 open read  each of these takes 2 seconds from now on, everything else no time
     fail read 5        the next reads fail with errno 5; fail read 0 ends that
     failing fsync 5    the next one only
+    keep               opens keep the page cache from now on, so they do not wait for a write
 
 Ends with its standard input. Runs in a process of its own; knows nothing of regionfs.
 """
@@ -25,6 +26,7 @@ import trio
 ONLY_ONCE: dict[str, int] = {}
 ALWAYS: dict[str, int] = {}
 DELAYS: dict[str, float] = {}  # seconds
+KEEPS: set[bool] = set()  # not empty: opens keep the page cache
 
 
 async def trouble(operation: str) -> None:
@@ -68,7 +70,7 @@ class SlowFS(pyfuse3.Operations):
 
     async def open(self, ino: int, flags: int, ctx: object) -> pyfuse3.FileInfo:
         await trouble("open")
-        return pyfuse3.FileInfo(fh=ino, direct_io=False, keep_cache=False)
+        return pyfuse3.FileInfo(fh=ino, direct_io=False, keep_cache=bool(KEEPS))
 
     async def read(self, ino: int, offset: int, size: int) -> bytes:
         await trouble("read")
@@ -97,6 +99,8 @@ def obey() -> None:
                 ALWAYS[operation] = int(number)
             case ["failing", operation, number]:
                 ONLY_ONCE[operation] = int(number)
+            case ["keep"]:
+                KEEPS.add(True)
         print("done", flush=True)
     os._exit(0)
 

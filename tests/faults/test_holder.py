@@ -9,6 +9,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
@@ -234,6 +235,38 @@ def test_a_server_that_is_killed_while_it_waits_for_a_source(tmp_path: Path) -> 
         assert time.monotonic() - begun < STALL / 2
         assert mount.status()["pid"] != pid
         assert b"oooo" == waiting.communicate(timeout=2 * STALL)[0]
+
+
+def test_a_server_that_is_killed_in_the_middle_of_an_append(tmp_path: Path) -> None:
+    """What its thread has begun lands later; it is not done twice, and files of other sources do not wait for it."""
+    (tmp_path / "fine.img").write_bytes(b"f" * 2 * PAGE)
+    files = {**FINE, "log": {"whole": "slow/one", "access": "rw"}}
+    with slowfs(tmp_path / "slow", f"one={PAGE}") as fs, (
+            Mount(tmp_path, files, options=["--modes", "userspace"])) as mount:
+        lives, pid = Lives(mount), mount.status()["pid"]
+        fs.order("keep")
+        fs.order(f"delay {STALL} write")
+        line = "import os, sys; print(os.write(os.open(sys.argv[1], os.O_WRONLY | os.O_APPEND), b'LINE'))"
+        appender = subprocess.Popen([sys.executable, "-c", line, mount.path / "log"], stdout=subprocess.PIPE)
+        seen: list[set[str]] = [set(), set()]
+
+        def lasts() -> bool:  # shorter calls come before it
+            seen.append(stuck(pid))
+            return bool(seen[-2] & seen[-1])
+        eventually(lasts)
+        begun = time.monotonic()
+        lives.kill()
+        assert b"f" * PAGE == direct_read(mount.path / "fine.bin")
+        assert time.monotonic() - begun < STALL / 2
+        fs.order("delay 0")
+        assert b"4\n" == appender.communicate(timeout=2 * STALL)[0]
+        assert b"o" * PAGE + b"LINE" == (tmp_path / "slow" / "one").read_bytes()
+
+
+def stuck(pid: int) -> set[str]:
+    """What threads of a process just now ask another file system for: the call and all of its arguments."""
+    tasks = Path(f"/proc/{pid}/task").iterdir()
+    return {(task / "syscall").read_text() for task in tasks if (task / "wchan").read_text() == "request_wait_answer"}
 
 
 def waits(pid: int) -> list[str]:
