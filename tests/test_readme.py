@@ -20,7 +20,8 @@ def run_tour(directory: Path, path: str) -> str:
     assert shell is not None
     done = subprocess.run([shell, "-e"], input=script, cwd=directory, env={**os.environ, "PATH": path}, text=True,
                           capture_output=True, timeout=50, check=False)
-    expected = ("tour.yaml: both.bin: ", f"{directory}/mnt shows the manifest as it was until: regionfs reload ")
+    expected = ("tour.yaml: both.bin: ", f"{directory}/mnt shows the manifest as it was until: regionfs reload ",
+                "mounted tour.yaml on mnt: 2 files, ", "unmounted mnt")
     surprises = [line for line in done.stderr.splitlines() if not line.startswith(expected)]
     assert (0, []) == (done.returncode, surprises)
     return done.stdout

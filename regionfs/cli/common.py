@@ -87,7 +87,7 @@ def file_argument(*, required: bool = True) -> Callable[[F], F]:
     return click.argument("file", required=required, shell_complete=_complete_file)
 
 
-quiet_option = click.option("-q", "--quiet", is_flag=True, help="Do not say what was written.")
+quiet_option = click.option("-q", "--quiet", is_flag=True, help="Do not say what was done.")
 json_option = click.option("--json", "as_json", is_flag=True, help="Write JSON for programs.")
 
 

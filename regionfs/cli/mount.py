@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from regionfs.cli.common import MOUNT_POINT, examples, manifest_argument
+from regionfs.cli.common import MOUNT_POINT, examples, manifest_argument, say
 from regionfs.errors import UsageError
 
 
@@ -16,8 +16,8 @@ from regionfs.errors import UsageError
 @manifest_argument
 @click.argument("directory", type=MOUNT_POINT)
 @click.option("-f", "--foreground", is_flag=True, help="Stay in the foreground; log to stderr.")
-@click.option("-o", "options", metavar="OPTS", default="", help="Mount options as in mount(8): ro,allow_other,... "
-              "and engine=, modes= (parted by colons), confine=, log_level=, poll=.")
+@click.option("-o", "options", metavar="OPTS", multiple=True, help="Mount options as in mount(8): ro,allow_other,... "
+              "and engine=, modes= (parted by colons), confine=, log_level=, poll=. May be given several times.")
 @click.option("--engine", type=click.Choice(["auto", "native", "pyfuse3"]), help="Who speaks FUSE.  [default: auto]")
 @click.option("--modes", metavar="LIST", help="Modes to use, in this order; others are forbidden.")
 @click.option("--allow-other", is_flag=True, help="Let other users in; permissions are still checked.")
@@ -28,18 +28,23 @@ from regionfs.errors import UsageError
 @click.option("--poll", metavar="US", help="Stay awake for this many microseconds when requests come one by one; 0 "
               "spares the processor.  [default: 50]")
 @click.option("-v", "--verbose", "log_level", flag_value="debug", help="As --log-level debug.")
-@click.option("-q", "--quiet", "log_level", flag_value="warning", help="As --log-level warning.")
-def mount(manifest: Path, directory: Path, foreground: bool, options: str, allow_other: bool, ro: bool,
+@click.option("-q", "--quiet", "log_level", flag_value="warning",
+              help="As --log-level warning, and do not say what was mounted.")
+def mount(manifest: Path, directory: Path, foreground: bool, options: tuple[str, ...], allow_other: bool, ro: bool,
           **own: str | None) -> None:
     """Mount MANIFEST on DIRECTORY; returns when the mount answers."""
     from regionfs.wire.options import escape
     flags = [word for word, given in (("allow_other", allow_other), ("ro", ro)) if given]
     values = [f"{name}={escape(value)}" for name, value in own.items() if value is not None]
-    mount_words(manifest, directory, ",".join([options, *flags, *values]), foreground)
+    mount_words(manifest, directory, ",".join([*options, *flags, *values]), foreground,
+                quiet=own["log_level"] in ("warning", "error"))
 
 
-def mount_words(manifest: Path, directory: Path, words: str, foreground: bool = False) -> None:
-    """Mount with the options `words` of -o; returns when the mount answers, or has ended in the foreground."""
+def mount_words(manifest: Path, directory: Path, words: str, foreground: bool = False, *, quiet: bool = True) -> None:
+    """Mount with the options `words` of -o; returns when the mount answers, or has ended in the foreground.
+
+    Says on stderr what was mounted, unless `quiet`.
+    """
     from regionfs.daemon import start
     from regionfs.daemon.config import MountConfig
 
@@ -50,4 +55,6 @@ def mount_words(manifest: Path, directory: Path, words: str, foreground: bool = 
     start.check_mountpoint(config.mountpoint, nonempty="nonempty" in words.split(","))
     if foreground:
         start.serve_in_foreground(config)
-    start.serve_in_background(config)
+    serves = start.serve_in_background(config)
+    if not quiet:
+        say(f"mounted {manifest} on {directory}: {start.served(serves)}", err=True)

@@ -6,13 +6,14 @@ from pathlib import Path
 
 import click
 
-from regionfs.cli.common import MOUNT_POINT, examples, say
+from regionfs.cli.common import MOUNT_POINT, examples, quiet_option, say
 
 
 @click.command(epilog=examples("regionfs umount /mnt/vm", "regionfs umount --lazy /mnt/vm"))
 @click.argument("directory", type=MOUNT_POINT)
 @click.option("--lazy", is_flag=True, help="Detach now; end when the last file is closed.")
-def umount(directory: Path, lazy: bool) -> None:
+@quiet_option
+def umount(directory: Path, lazy: bool, quiet: bool) -> None:
     """Unmount DIRECTORY, and wait until data is safe.
 
     Where the file system is mounted elsewhere too (a bind mount, a container) it lives on there, and this says so.
@@ -20,5 +21,9 @@ def umount(directory: Path, lazy: bool) -> None:
     from regionfs.daemon.ending import unmount
     from regionfs.wire.mounts import settle
 
-    for word in unmount(settle(directory), lazy):
+    words = list(unmount(settle(directory), lazy))
+    if not words and not quiet:
+        words = [f"detached {directory}: files still open are served until they are closed" if lazy else
+                 f"unmounted {directory}"]
+    for word in words:
         say(word, err=True)

@@ -7,14 +7,18 @@ from pathlib import Path
 
 import click
 
-from regionfs.cli.common import MOUNT_POINT, examples
+from regionfs.cli.common import MOUNT_POINT, examples, quiet_option, say
 
 
 @click.command(epilog=examples("regionfs upgrade /mnt/vm"))
 @click.argument("directory", type=MOUNT_POINT)
-def upgrade(directory: Path) -> None:
+@quiet_option
+def upgrade(directory: Path, quiet: bool) -> None:
     """Replace the server of the mount on DIRECTORY by this installation's; nobody who uses it notices."""
+    from regionfs import __version__
     from regionfs.daemon.start import ask
     from regionfs.wire.mounts import settle
 
     ask(settle(directory), "upgrade", python=sys.executable)
+    if not quiet:
+        say(f"{directory} is served by regionfs {__version__} of {sys.executable}", err=True)

@@ -17,6 +17,7 @@ import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
+from typing import NamedTuple
 
 from regionfs.digest import blake2b
 from regionfs.manifest.inspect import SourceFacts
@@ -30,20 +31,31 @@ MOST = 1000     # records that are kept, the latest used
 Entries = dict[str, tuple[str, int]]  # path, of a directory with a slash behind -> digest, ns since the epoch
 
 
-def settle(mountpoint: Path, manifest: Manifest, facts: Mapping[str, SourceFacts], *, keep: bool) -> dict[str, int]:
-    """Since when each entry is what it is: path (a directory's ends in a slash) -> ns; 0: as its source says.
+class History(NamedTuple):
+    """Since when each entry of a manifest is what it is, and where that is written down."""
 
-    With `keep` that is written down for the next mount.
-    """
+    entries: Entries
+    records: list[tuple[Path | None, Entries]]  # file, and what it says
+
+    @property
+    def since(self) -> dict[str, int]:
+        """path (a directory's ends in a slash) -> ns since the epoch; 0: as its source says."""
+        return {path: since for path, (_, since) in self.entries.items()}
+
+    def write(self) -> None:
+        """For the next mount: the manifest is served, it did not only try to be."""
+        for place, record in self.records:
+            _write(place, record, self.entries)
+
+
+def read(mountpoint: Path, manifest: Manifest, facts: Mapping[str, SourceFacts]) -> History:
+    """What earlier mounts on `mountpoint`, or of the manifest, and a look at it say."""
     places = [_place(kind, path) for kind, path in (("mount", mountpoint), ("manifest", manifest.path))]
     records = [_read(place) for place in places]
     first = time.time_ns() if any(records) else _newest((manifest.path, *manifest.read_from))
     whole = {path for path, spec in manifest.files.items() if spec.whole is not None}
     entries = compare(records, digests(manifest, facts), lambda path: 0 if path in whole else first, time.time_ns())
-    if keep:
-        for place, record in zip(places, records, strict=True):
-            _write(place, record, entries)
-    return {path: since for path, (_, since) in entries.items()}
+    return History(entries, list(zip(places, records, strict=True)))
 
 
 def compare(records: Collection[Entries], now: Mapping[str, str], first: Callable[[str], int], time_ns: int) -> Entries:

@@ -60,7 +60,7 @@ class Holder:
         self._config = config
         self._lock = lock                 # our claim of the mount point
         self._place = Place(config.mountpoint, lock)
-        self._tell = tell                 # reports {} when the mount answers, or why it cannot
+        self._tell = tell                 # {"serves": ...} when the mount answers, or why it cannot
         self._python = sys.executable     # of the next server
         self._engine = ""
         self._device = self._ledger = -1
@@ -147,13 +147,13 @@ class Holder:
         if "loaded" in words:
             self._begin_service()
         elif "ready" in words:
-            self._service_began()
+            self._service_began(words.get("serves", {}))
         elif "failed" in words:
             self._trouble = words["failed"]
             if not self._may_replace():
                 self._give_up(self._trouble)
         elif "manifest" in words:
-            self._config = self._config.with_manifest(Path(words["manifest"]))
+            self._config = self._place.announce(self._config.with_manifest(Path(words["manifest"])))
         elif "state" in words:
             self._keeper.keep(words["state"], fds)
         elif "keep" in words:
@@ -194,7 +194,7 @@ class Holder:
                 self._unmount_for_good()
                 self._engine = "pyfuse3"
 
-    def _service_began(self) -> None:
+    def _service_began(self, serves: dict[str, Any]) -> None:
         self._ready, self._ready_at, self._trouble, self._failures = True, time.monotonic(), {}, 0
         self._upgrading, self._has_state = False, self._engine != "pyfuse3"
         if self._broken is not None:
@@ -205,11 +205,11 @@ class Holder:
         if self._answered:
             log.info("a new server took over after %.0f ms", 1000 * (time.monotonic() - self._started))
         else:
-            self._mount_answers()
+            self._mount_answers(serves)
         if self._may_replace():
             self._team.stand_by(self._python)
 
-    def _mount_answers(self) -> None:
+    def _mount_answers(self, serves: dict[str, Any]) -> None:
         self._mounted = self._answered = True
         if self._place.mount is None:
             self._config = self._place.note(self._config)
@@ -217,7 +217,7 @@ class Holder:
             mounts.raise_readahead(mount.device)
             if self._negotiated is not None:
                 adopt.keep(mount, runtime.connection_of(*self._config.name), self._device, self._negotiated)
-        self._tell({})
+        self._tell({"serves": serves})
 
     def _server_gone(self, why: str) -> None:
         if self._finished:
@@ -336,12 +336,12 @@ class Holder:
             return
         # inode numbers that were never given: the kernel may hold the others, and what they showed. No clock that
         # is set, and no reload, comes to a number of these again
-        self._config = self._config.begin_anew(Path(words["manifest"]), time.clock_gettime_ns(time.CLOCK_BOOTTIME))
-        self._has_state = False
+        now = time.clock_gettime_ns(time.CLOCK_BOOTTIME)
+        self._config = self._place.announce(self._config.begin_anew(Path(words["manifest"]), now))
+        self._has_state, self._wait = False, 0.0
         self._keeper.forget_state()
         runtime.discard_state(*self._config.name)
         self._desk.promise(client, {"unchanged": 0, "recovering": True})
-        self._wait = 0.0
         if self._team.pid is None:
             self._spawn_in(0.0)
 
@@ -388,7 +388,7 @@ class Holder:
 def hold(config: MountConfig, lock: int, tell: Callable[[dict[str, Any]], None], log_format: str) -> int:
     """Hold a mount in this process until it is gone; the exit status. `lock` is its claim, runtime.claim.
 
-    `tell` gets {} once the mount answers, or failure.describe's values when it cannot be made.
+    `tell` gets {"serves": Server.serves()} once the mount answers, or failure.describe's values when it cannot.
     """
     logs.begin(config.log_level, log_format)
     try:

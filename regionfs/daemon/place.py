@@ -36,6 +36,14 @@ class Place:
         runtime.announce(self._lock, self._mountpoint, config.manifest, self.mount)
         return replace(config, device=self.mount.device)
 
+    def announce(self, config: MountConfig) -> MountConfig:
+        """It shows the manifest of `config` from now on, which is given back: everybody may know."""
+        try:
+            runtime.announce(self._lock, self._mountpoint, config.manifest, self.mount)
+        except RegionfsError as error:
+            log.error("%s; other commands take %s for the manifest of before", error, self._mountpoint)
+        return config
+
     def unmount(self) -> None:
         """Unmount it; a busy one is detached, and served until its last file is closed."""
         now, cover = self._find()

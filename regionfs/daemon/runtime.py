@@ -132,8 +132,8 @@ def announce(lock: int, mountpoint: Path, manifest: Path, mount: mounts.Mount | 
     said = {"mountpoint": str(mountpoint), "manifest": str(manifest), "place": place, "holder": os.getpid()}
     text = json.dumps(said).encode()
     try:
-        os.pwrite(lock, text, 0)
-        os.ftruncate(lock, len(text))
+        # one call, and blanks over what is left of a longer text: whoever reads meanwhile, or after a death, can
+        os.pwrite(lock, text.ljust(os.fstat(lock).st_size), 0)
     except OSError as error:
         raise MountError(f"{directory()}: {error.strerror}; a mount keeps its state there") from error
 

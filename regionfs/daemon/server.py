@@ -14,6 +14,7 @@ import signal
 import sys
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 from functools import cache
@@ -62,6 +63,7 @@ class Server:
         self._native: Native | None = None
         self._kernel: Callable[[], Kernel]
         self._loops: list[Path] = []       # devices attached for sources
+        self._history: history.History     # of the manifest that was read last
         self.fs: FileSystem
         self._health: Health
         self._reloading = threading.Lock()  # one at a time
@@ -70,8 +72,10 @@ class Server:
     def run(self) -> None:
         """Load, report, serve as the holder says, until the mount or the holder is gone."""
         found = self._store.load()
-        index, snapshot = found or (None, self._read(self._config.manifest, self._config.device, keep=True))
+        index, snapshot = found or (None, self._read(self._config.manifest, self._config.device))
         self._loops = [spec.device for spec in snapshot.manifest.sources.values() if spec.device is not None]
+        if found and snapshot.manifest.path != self._config.manifest:  # of a reload, before the holder was replaced
+            self._link.send({"manifest": str(snapshot.manifest.path)})
         self._link.send({"loaded": True})
         message = self._link.receive()
         if message is None:
@@ -79,7 +83,7 @@ class Server:
         words, fds = message
         serve = self._start(words, fds, index, snapshot)
         insist(self._serve, serve, name="engine")
-        self._link.send({"ready": True})
+        self._link.send({"ready": True, "serves": self.serves() if index is None else {}})
         if self._native is not None and not self.fs.index.told:
             begin(self._tell_again, self._native, name="teller")
         for note in self._notes():
@@ -88,8 +92,8 @@ class Server:
 
     # start
 
-    def _read(self, path: Path, own: int, *, keep: bool) -> Snapshot:
-        """A manifest and its sources as they are; `keep`: to be served. ManifestError, SourceError, MountError.
+    def _read(self, path: Path, own: int) -> Snapshot:
+        """A manifest and its sources as they are. ManifestError, SourceError, MountError.
 
         `own` is the st_dev of the mount, 0 before there is one: a call on what lies in there would wait for us.
         """
@@ -100,8 +104,8 @@ class Server:
         self._check_sources(manifest)
         manifest = self._with_loops(manifest)
         facts = inspect_sources(manifest)
-        since = history.settle(self._config.mountpoint, manifest, facts, keep=keep)
-        return Snapshot(manifest, facts, time.time_ns(), since=since)
+        self._history = history.read(self._config.mountpoint, manifest, facts)
+        return Snapshot(manifest, facts, time.time_ns(), since=self._history.since)
 
     def _with_loops(self, manifest: Manifest) -> Manifest:
         """Loop devices where sources ask for them and iomap can use them; the holder keeps them attached."""
@@ -129,6 +133,7 @@ class Server:
             none = Ability(False, "the pyfuse3 engine serves in userspace only", "--engine native")
             self._kernel = lambda: Kernel(none, none, none)
             self._make_fs(Index(), self._decided(snapshot))
+            self._history.write()
             return self._mount_pyfuse()
         from regionfs.serve.ledger import Ledger
         from regionfs.serve.native import Server as Native
@@ -146,6 +151,7 @@ class Server:
             index = Index.begin(self._config.generation)
             snapshot = self._decided(snapshot)
             self._store.add(index.snapshot, snapshot)
+            self._history.write()
         self._make_fs(index, snapshot)
         self._native = native = Native(self.fs, fd, negotiated, Ledger(ledger), leaving=fds[2:],
                                        before_first=self._raise_read_ahead, poll=self._config.poll)
@@ -235,6 +241,10 @@ class Server:
             log.error("%s", failure.for_log(answer))
         self._places.release()
 
+    def serves(self) -> dict[str, Any]:
+        """What to tell who mounts: {"modes": {mode: files}}."""
+        return {"modes": Counter(node.choice.mode.value for node in list(self.fs.tree.files.values()))}
+
     def status(self, words: dict[str, Any]) -> dict[str, Any]:
         """The mount's entry of `status --json`, DESIGN section 8; `words` bring what the holder knows."""
         if self._native:
@@ -264,13 +274,14 @@ class Server:
         if self._native is None:
             raise MountError("the pyfuse3 engine cannot reload; unmount and mount again")
         with self._reloading:
-            snapshot = self._read(Path(words["manifest"]), words["holder"].get("device", 0), keep=not words["dry_run"])
+            snapshot = self._read(Path(words["manifest"]), words["holder"].get("device", 0))
             choices = self._choices(snapshot)
             with self.fs.changing:
                 difference = compare(self.fs, snapshot.manifest, snapshot.facts, choices)
                 if words["dry_run"]:
                     return difference.describe()
                 names = self._put(replace(snapshot, choices=choices), difference)
+            self._history.write()
             self._link.send({"manifest": words["manifest"]})
             self._tell(self._native, names)
         log.info("%s: %d files added, %d removed, %d changed", words["manifest"], len(difference.added),

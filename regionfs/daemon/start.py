@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import sys
 import traceback
@@ -16,6 +17,8 @@ from regionfs.daemon import adopt, control, failure, logs, runtime, sd_notify, w
 from regionfs.daemon.config import MountConfig
 from regionfs.errors import MountError, RegionfsError
 from regionfs.wire import mounts
+
+log = logging.getLogger("regionfs")
 
 T = TypeVar("T")
 
@@ -52,9 +55,10 @@ def serve_in_foreground(config: MountConfig) -> NoReturn:
     failed: list[RegionfsError] = []
 
     def tell(answer: dict[str, Any]) -> None:
-        if answer:
+        if "serves" not in answer:
             failed.append(failure.revive(answer))
         else:
+            log.info("mounted %s on %s: %s", config.manifest, config.mountpoint, served(answer["serves"]))
             sd_notify.notify("READY=1", f"STATUS=serving {config.mountpoint}")
 
     number, lock = runtime.claim(config.mountpoint, config.manifest)
@@ -64,28 +68,39 @@ def serve_in_foreground(config: MountConfig) -> NoReturn:
     raise SystemExit(status)
 
 
-def serve_in_background(config: MountConfig) -> None:
-    """Start a holder and return when the mount answers. Raises its error when it cannot be made."""
+def serve_in_background(config: MountConfig) -> dict[str, Any]:
+    """Start a holder and return when the mount answers: Server.serves(). Raises its error when it cannot be made."""
     number, lock = runtime.claim(config.mountpoint, config.manifest)
-    log = runtime.log_of(config.mountpoint, number)
+    output = runtime.log_of(config.mountpoint, number)
     receive, send = os.pipe2(os.O_CLOEXEC)
     sys.stdout.flush()
     sys.stderr.flush()
     pid = os.fork()
     if pid == 0:
-        _become_holder(replace(config, number=number), lock, log, send)
+        _become_holder(replace(config, number=number), lock, output, send)
     os.close(lock)  # the holder has it too
     os.close(send)
     with os.fdopen(receive, "rb") as answers:
-        answer = answers.readline()
-    if answer != b"{}\n":
+        line = answers.readline()
+    answer: dict[str, Any] = json.loads(line) if line else {"error": f"the daemon ended before the mount answered; "
+                                                                     f"see {output}"}
+    if "serves" not in answer:
         os.waitpid(pid, 0)
-        raise failure.revive(json.loads(answer)) if answer else MountError(
-            f"the daemon ended before the mount answered; see {log}")
+        raise failure.revive(answer)
     try:
         os.statvfs(config.mountpoint)  # ready means answering
     except OSError as error:
-        raise MountError(f"the mount does not answer ({error.strerror}); see {log}") from error
+        raise MountError(f"the mount does not answer ({error.strerror}); see {output}") from error
+    serves: dict[str, Any] = answer["serves"]
+    return serves
+
+
+def served(serves: dict[str, Any]) -> str:
+    """'3 files, 1 passthrough, 2 userspace', of Server.serves()."""
+    modes: dict[str, int] = serves.get("modes", {})
+    count = sum(modes.values())
+    return ", ".join([f"{count} {'file' if count == 1 else 'files'}",
+                      *(f"{number} {mode}" for mode, number in modes.items())])
 
 
 def _become_holder(config: MountConfig, lock: int, log: Path, send: int) -> NoReturn:
