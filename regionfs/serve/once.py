@@ -45,7 +45,8 @@ from regionfs.wire.parse import IN_HEADER, IN_HEADER_SIZE, Request
 from regionfs.wire.requests import FallocateIn, SetattrIn
 
 CHANGES = frozenset({Opcode.SETATTR, Opcode.FALLOCATE, Opcode.SETXATTR, Opcode.REMOVEXATTR})  # beside WRITE
-_UNASKED = (Opcode.FORGET, Opcode.BATCH_FORGET)  # come before everything else
+PAUSE = 0.001  # seconds between two looks whether an older request was answered
+_UNASKED = (Opcode.FORGET, Opcode.BATCH_FORGET, Opcode.INTERRUPT)  # come before everything else
 
 
 def resent(fd: int, buffer: memoryview) -> list[bytes]:
@@ -109,9 +110,12 @@ class Once:
         start, end = min(ranges)[0], max(stop for _, stop in ranges)
         return self._underway.begin(unique, ino, start, end)
 
-    def done(self, task: int, unique: int, count: int, places: Sequence[Span]) -> None:
-        """It is done; `places` are all that show it."""
-        self._underway.done(task, count, places)
+    def done(self, task: int, unique: int, count: int, places: Sequence[Span], *, waits: bool = False) -> None:
+        """It is done; `places` are all that show it. `waits`: nobody whom it overtakes can be waiting for it."""
+        while not self._underway.overtake(task, places, waits=waits):
+            self._step_down()
+            threading.Event().wait(PAUSE)  # the loop tells nobody of its answers
+        self._underway.done(task, count)
         self._settled(unique)
 
     def failed(self, task: int, unique: int, error: OSError | RegionfsError) -> None:
@@ -175,7 +179,8 @@ class Once:
             return done, self._fs.elsewhere(ino, offset, done)
         done = self._store(self._underway.overtaken(task), ino, offset, data, paging=paging, drop_setid=drop_setid)
         places = self._places(ino, [(offset, offset + done)])
-        self.done(task, unique, done, places)
+        # not with pages that somebody drops meanwhile
+        self.done(task, unique, done, places, waits=not paging)
         return done, places[1:]
 
     def _store(self, overtaken: list[Range], ino: int, offset: int, data: memoryview, *, paging: bool,

@@ -12,9 +12,10 @@ such request has a task in the ledger's file, from before its first system call 
 
 A thread has one request at a time, so there are as many tasks as threads, and those that a dead server left.
 A task that is under way for long keeps its place while thousands come and go; nothing is ever overwritten.
-Where ranges do not fit any more, some are not known, and a successor that would have to do the request again
-answers EIO. Where the compiled loop serves it begins tasks too, and makes the stores for Python
-(loop/underway.c), so that they exclude each other; to give a task back is one store, which needs no lock.
+Where ranges do not fit any more, who overtakes waits until the older request is answered, as long as that is a
+plain write. Else some are not known, and a successor that would have to do the request again answers EIO. Where
+the compiled loop serves it begins tasks too, and makes the stores for Python (loop/underway.c), so that they
+exclude each other; to give a task back is one store, which needs no lock.
 
 Layout, in 8-byte words: unique or 0, result or 0, inode, start, end, number of ranges, OVERTAKEN ranges, 7 words
 of `before`, whether they hold. A process may die between any two stores: `unique` is written last, `result`
@@ -103,14 +104,22 @@ class Underway:
                 self._words[place] = word
             self._words[task * WORDS + _HOLDS] = 1
 
-    def done(self, task: int, count: int, places: Iterable[Span]) -> None:
-        """A request is done, and `places` are what it made them: its reply is the next thing."""
+    def overtake(self, task: int, places: Iterable[Span], *, waits: bool = False) -> bool:
+        """`places` are what a request made them.
+
+        False when it has to wait for an older one, and do this again; only where it `waits`.
+        """
+        known = True
         for ino, start, length in places:
             if self._table is not None:
-                self._table.overtake(task, ino, start, start + length)
+                known &= self._table.overtake(task, ino, start, start + length, waits)
             else:
                 with self._lock:
-                    self._overtake(task, ino, start, start + length)
+                    known &= self._overtake(task, ino, start, start + length, waits)
+        return known
+
+    def done(self, task: int, count: int) -> None:
+        """A request is done, and what it overtook is told so: its reply is the next thing."""
         if task >= 0:
             self._words[task * WORDS + _RESULT] = count + 1
 
@@ -154,22 +163,28 @@ class Underway:
         words[at] = unique
         return free
 
-    def _overtake(self, by: int, ino: int, start: int, end: int) -> None:
+    def _overtake(self, by: int, ino: int, start: int, end: int, waits: bool) -> bool:
         """As underway_overtake in loop/underway.c."""
-        words = self._words
+        words, known = self._words, True
         for task in range(self._used):
             at = task * WORDS
             if task != by and words[at] and words[at + _INO] == ino:
                 first, last = max(start, words[at + _START]), min(end, words[at + _END])
                 if first < last:
-                    self._add_range(at, first, last)
+                    older = by < 0 or words[at] < words[by * WORDS]  # else two might wait for each other
+                    waited_for = older and not words[at + _RESULT] and not words[at + _HOLDS]
+                    known &= self._add_range(at, first, last, waits and waited_for)
+        return known
 
-    def _add_range(self, at: int, start: int, end: int) -> None:
+    def _add_range(self, at: int, start: int, end: int, waits: bool) -> bool:
         words, count = self._words, self._words[at + _COUNT]
         for place in range(at + _RANGES, at + _RANGES + 2 * min(count, OVERTAKEN), 2):
             if start <= words[place + 1] and words[place] <= end:
                 words[place], words[place + 1] = min(start, words[place]), max(end, words[place + 1])
-                return
+                return True
+        if count == OVERTAKEN and waits:
+            return False
         if count < OVERTAKEN:
             words[at + _RANGES + 2 * count], words[at + _RANGES + 2 * count + 1] = start, end
         words[at + _COUNT] = min(count, OVERTAKEN) + 1
+        return True

@@ -24,6 +24,7 @@ from regionfs.manifest.load import load
 from regionfs.modes.choose import Choice, Mode
 from regionfs.serve.ledger import Ledger
 from regionfs.serve.native import Server
+from regionfs.serve.underway import OVERTAKEN
 from regionfs.source import Sources
 from regionfs.wire.abi import UNIQUE_RESEND, InitFlag, NotifyCode, Opcode, SetattrValid
 from regionfs.wire.codec import LAYOUTS
@@ -98,12 +99,18 @@ class Kernel:
 
     def reply(self, unique: int) -> tuple[int, bytes]:
         """(errno, body) of the reply to a request; it is the next one, but for notifications."""
+        told, error, body = self.next_reply()
+        assert unique == told
+        return error, body
+
+    def next_reply(self) -> tuple[int, int, bytes]:
+        """(unique, errno, body) of the next reply to any request."""
         told = 0
         while not told:
             message = self.kernel.recv(1 << 17)
             length, error, told = REPLY.unpack_from(message)
-        assert (len(message), unique) == (length, told)
-        return -error, message[REPLY.size:]
+        assert len(message) == length
+        return told, -error, message[REPLY.size:]
 
     def ask(self, opcode: int, path: str, body: bytes) -> tuple[int, bytes]:
         """A request and its reply."""
@@ -193,6 +200,26 @@ def test_a_write_that_was_overtaken(kernel: Kernel, after: bool, end: int) -> No
 
 
 @AROUND
+def test_a_write_that_was_overtaken_often(kernel: Kernel, after: bool) -> None:
+    """Who would not be known any more waits for it, and nobody gets an error."""
+    kernel.start("pwrite", after=after)
+    first = kernel.send(*(request := (Opcode.WRITE, "part", writing(0, b"1" * 4096))))
+    kernel.wait_until_held()
+    for place in range(OVERTAKEN):
+        assert 0 == kernel.ask(Opcode.WRITE, "whole", writing(place * 10, b"2"))[0]
+    last = kernel.send(*(another := (Opcode.WRITE, "whole", writing(4000, b"3"))))
+    assert 0 == kernel.ask(Opcode.WRITE, "log", writing(0, b"4"))[0]  # is answered before it
+    kernel.kill()
+    for unique, again in (first, request), (last, another):
+        kernel.send(*again, unique=unique | UNIQUE_RESEND)
+    kernel.start()
+    assert {first | UNIQUE_RESEND: 0, last | UNIQUE_RESEND: 0} == dict(kernel.next_reply()[:2] for _ in range(2))
+    shown = (kernel.directory / "s.img").read_bytes()
+    assert b"2111111111" * OVERTAKEN == shown[:10 * OVERTAKEN]
+    assert shown[4000:4001] in (b"1", b"3")
+
+
+@AROUND
 def test_a_write_under_a_truncate_and_a_hole(kernel: Kernel, after: bool) -> None:
     """What was cut off or punched since stays so."""
     def meanwhile() -> None:
@@ -217,6 +244,19 @@ def test_an_append(kernel: Kernel, after: bool, others: bytes) -> None:
     assert 0 == error
     expected = b"MOUNT\n" + others if after else others + b"MOUNT\n"
     assert b"start\n" + expected == (kernel.directory / "s.log").read_bytes()
+
+
+def test_an_append_whose_caller_was_interrupted_meanwhile(kernel: Kernel) -> None:
+    """INTERRUPT comes before all that comes again; the line is there once."""
+    kernel.start("pwritev", after=True)
+    unique = kernel.send(*(request := (Opcode.WRITE, "log", writing(6, b"MOUNT\n", os.O_APPEND))))
+    kernel.wait_until_held()
+    kernel.kill()
+    kernel.send(Opcode.INTERRUPT, "log", unique.to_bytes(8, "little"), unique=unique | 1)
+    kernel.send(*request, unique=unique | UNIQUE_RESEND)
+    kernel.start()
+    assert {unique | 1, unique | UNIQUE_RESEND} == {kernel.next_reply()[0] for _ in range(2)}
+    assert b"start\nMOUNT\n" == (kernel.directory / "s.log").read_bytes()
 
 
 @AROUND

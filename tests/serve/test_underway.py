@@ -24,6 +24,12 @@ def make(words: memoryview, *, compiled: bool) -> Underway:
     return made
 
 
+def finish(underway: Underway, task: int, count: int, places: list[Span]) -> None:
+    """It is done, and waits for nobody."""
+    assert underway.overtake(task, places)
+    underway.done(task, count)
+
+
 @pytest.fixture
 def words() -> memoryview:
     """Nothing is under way."""
@@ -43,7 +49,7 @@ def test_a_request_that_comes_again_finds_its_task(underway: Underway) -> None:
     underway.remember(task, (5,))
     assert task == underway.begin(2, INO, 10, 20)
     assert 5 == (underway.before(task) or [])[0]
-    underway.done(task, 0, [Span(INO, 10, 10)])
+    finish(underway, task, 0, [Span(INO, 10, 10)])
     assert (0, True) == (underway.result(underway.begin(2, INO, 10, 20)), underway.certain(task))
     assert {2: (task, Span(INO, 10, 10))} == underway.left()
 
@@ -52,7 +58,7 @@ def test_a_task_that_was_given_back_is_another_ones(underway: Underway) -> None:
     """Nothing of the first one is left in it."""
     task = underway.begin(2, INO, 10, 20)
     underway.remember(task, (5,))
-    underway.done(underway.begin(4, INO, 0, 30), 30, [Span(INO, 0, 30)])
+    finish(underway, underway.begin(4, INO, 0, 30), 30, [Span(INO, 0, 30)])
     underway.failed(task, errno.ENOSPC)
     with pytest.raises(OSError) as failed:
         underway.result(task)
@@ -68,7 +74,7 @@ def test_what_overlaps_is_overtaken(underway: Underway) -> None:
     task = underway.begin(2, INO, 10, 20)
     for unique, start, end in (4, 0, 12), (6, 12, 13), (8, 18, 99), (10, 20, 30), (12, 0, 10):
         other = underway.begin(unique, INO, start, end)
-        underway.done(other, end - start, [Span(INO, start, end - start), Span(INO + 1, 10, 10)])
+        finish(underway, other, end - start, [Span(INO, start, end - start), Span(INO + 1, 10, 10)])
         underway.end(other)
     assert [(10, 13), (18, 20)] == underway.overtaken(task)
 
@@ -77,12 +83,35 @@ def test_more_ranges_than_there_is_room_for(underway: Underway) -> None:
     """It is not known what is left then: EIO."""
     task = underway.begin(2, INO, 0, 1000)
     for number in range(OVERTAKEN):
-        underway.done(NONE, 1, [Span(INO, number * 10, 1)])
+        finish(underway, NONE, 1, [Span(INO, number * 10, 1)])
     assert OVERTAKEN == len(underway.overtaken(task))
-    underway.done(NONE, 1, [Span(INO, 500, 1)])
+    finish(underway, NONE, 1, [Span(INO, 500, 1)])
     with pytest.raises(OSError) as failed:
         underway.overtaken(task)
     assert errno.EIO == failed.value.errno
+
+
+def test_who_overtakes_waits_for_an_older_one(underway: Underway) -> None:
+    """Which has no room any more, until it is done; what it was told is enough then."""
+    task, other = underway.begin(2, INO, 0, 1000), underway.begin(4, INO, 0, 1000)
+    for number in range(OVERTAKEN):
+        assert underway.overtake(other, [Span(INO, number * 10, 1)], waits=True)
+    assert not underway.overtake(other, [Span(INO, 500, 1)], waits=True)
+    assert not underway.overtake(NONE, [Span(INO, 500, 1)], waits=True)
+    assert OVERTAKEN == len(underway.overtaken(task))
+    underway.done(task, 1000)
+    assert underway.overtake(other, [Span(INO, 500, 1)], waits=True)
+
+
+def test_who_overtakes_waits_for_no_younger_one(underway: Underway) -> None:
+    """Nor for one that is no plain write: it might wait for who overtakes it."""
+    younger, appends = underway.begin(8, INO, 0, 1000), underway.begin(2, INO, 0, 1000)
+    underway.remember(appends, (5,))
+    for number in range(OVERTAKEN + 1):
+        assert underway.overtake(underway.begin(4, INO, 0, 1000), [Span(INO, number * 10, 1)], waits=True)
+    for task in younger, appends:
+        with pytest.raises(OSError):
+            underway.overtaken(task)
 
 
 def test_no_room(underway: Underway) -> None:
@@ -111,7 +140,7 @@ def test_python_and_the_loop_write_the_same() -> None:
         while len(alive) > rng.randrange(1, 12):
             task = alive.pop(rng.randrange(len(alive)))
             for maker in makers:
-                maker.done(task, length, [Span(INO, start, length)])
+                finish(maker, task, length, [Span(INO, start, length)])
                 maker.end(task)
     assert both[0].tolist()[:50 * WORDS] == both[1].tolist()[:50 * WORDS]
     assert both[0] == both[1]

@@ -272,11 +272,12 @@ static PyObject *Table_overtake(Table *self, PyObject *args)
 {
 	unsigned long long ino, start, end;
 	Py_ssize_t index;
+	int waits;
 
-	if (!PyArg_ParseTuple(args, "nKKK", &index, &ino, &start, &end))
+	if (!PyArg_ParseTuple(args, "nKKKp", &index, &ino, &start, &end, &waits))
 		return NULL;
-	table_overtake(&self->table, index < 0 ? NULL : self->table.underway.tasks + index, ino, start, end);
-	Py_RETURN_NONE;
+	return PyBool_FromLong(table_overtake(&self->table, index < 0 ? NULL : self->table.underway.tasks + index, ino,
+					      start, end, waits));
 }
 
 static PyObject *Table_take_back(Table *self, PyObject *args)

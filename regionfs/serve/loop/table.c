@@ -171,12 +171,12 @@ bool table_written(struct table *table, struct file *file, const struct request 
 	bool known;
 
 	pthread_mutex_lock(&table->lock);
-	known = !file->forgotten;
+	/* a file that the loop writes has its bytes for itself, so its own requests are all that can be there */
+	known = !file->forgotten && underway_overtake(&table->underway, task, request->ino, request->offset,
+						      request->offset + request->count, true);
 	if (known) {
 		file->counts.writes++;
 		file->counts.write_bytes += request->count;
-		/* a file that the loop writes has its bytes for itself, so its own requests are all that can be there */
-		underway_overtake(&table->underway, task, request->ino, request->offset, request->offset + request->count);
 		if (task)
 			task->result = underway_done(request->count);
 	}
@@ -194,11 +194,15 @@ struct task *table_begin(struct table *table, uint64_t unique, uint64_t ino, uin
 	return task;
 }
 
-void table_overtake(struct table *table, const struct task *task, uint64_t ino, uint64_t start, uint64_t end)
+bool table_overtake(struct table *table, const struct task *task, uint64_t ino, uint64_t start, uint64_t end,
+		     bool waits)
 {
+	bool known;
+
 	pthread_mutex_lock(&table->lock);
-	underway_overtake(&table->underway, task, ino, start, end);
+	known = underway_overtake(&table->underway, task, ino, start, end, waits);
 	pthread_mutex_unlock(&table->lock);
+	return known;
 }
 
 void table_free_file(struct file *file)

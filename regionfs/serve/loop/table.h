@@ -157,7 +157,8 @@ int table_uncount_handle(struct table *table, uint64_t ino, const struct sources
 /* A task of a request that Python does; NULL when there is none left. */
 struct task *table_begin(struct table *table, uint64_t unique, uint64_t ino, uint64_t start, uint64_t end);
 /* As underway_overtake(). */
-void table_overtake(struct table *table, const struct task *task, uint64_t ino, uint64_t start, uint64_t end);
+bool table_overtake(struct table *table, const struct task *task, uint64_t ino, uint64_t start, uint64_t end,
+		     bool waits);
 
 /* Inside the table. */
 

@@ -29,8 +29,17 @@ struct task *underway_begin(struct underway *underway, uint64_t unique, uint64_t
 	return task;
 }
 
-/* One more range of a task, or one that grows: those of a client that writes in order lie side by side. */
-static void add_range(struct task *task, uint64_t start, uint64_t end)
+/* Whether a request has to wait for this one: only for older ones, lest two wait for each other. */
+static bool is_waited_for(const struct task *task, const struct task *by)
+{
+	return !task->result && !task->before[7] && (!by || task->unique < by->unique);
+}
+
+/*
+ * One more range of a task, or one that grows: those of a client that writes in order lie side by side. False when
+ * there is no room, and who overtakes waits.
+ */
+static bool add_range(struct task *task, uint64_t start, uint64_t end, bool waits)
 {
 	uint64_t count = task->overtaken;
 
@@ -43,21 +52,29 @@ static void add_range(struct task *task, uint64_t start, uint64_t end)
 			range[0] = start;
 		if (end > range[1])
 			range[1] = end;
-		return;
+		return true;
 	}
+	if (count == OVERTAKEN && waits)
+		return false;
 	if (count < OVERTAKEN) {
 		task->range[count][0] = start;
 		task->range[count][1] = end;
 	}
 	task->overtaken = count < OVERTAKEN ? count + 1 : OVERTAKEN + 1;
+	return true;
 }
 
-void underway_overtake(struct underway *underway, const struct task *by, uint64_t ino, uint64_t start, uint64_t end)
+bool underway_overtake(struct underway *underway, const struct task *by, uint64_t ino, uint64_t start, uint64_t end,
+		       bool waits)
 {
+	bool known = true;
+
 	for (uint64_t index = 0; index < underway->used; index++) {
 		struct task *task = &underway->tasks[index];
 
 		if (task != by && task->unique && task->ino == ino && task->start < end && start < task->end)
-			add_range(task, start > task->start ? start : task->start, end < task->end ? end : task->end);
+			known = add_range(task, start > task->start ? start : task->start, end < task->end ? end : task->end,
+					  waits && is_waited_for(task, by)) && known;
 	}
+	return known;
 }

@@ -2,6 +2,7 @@
 #ifndef REGIONFS_UNDERWAY_H
 #define REGIONFS_UNDERWAY_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
 enum { OVERTAKEN = 9 };  /* ranges of a task that can be told apart */
@@ -28,8 +29,12 @@ struct underway {
 
 /* The task of a request: the one that was begun for it before, or a new one; NULL when there is none left. */
 struct task *underway_begin(struct underway *underway, uint64_t unique, uint64_t ino, uint64_t start, uint64_t end);
-/* [start, end) of an inode is what `task` made it: requests that are under way there shall not be done again. */
-void underway_overtake(struct underway *underway, const struct task *task, uint64_t ino, uint64_t start, uint64_t end);
+/*
+ * [start, end) of an inode is what `task` made it: requests that are under way there shall not be done again. False when
+ * it has to wait for one of them, which has no room for that; only where it `waits`.
+ */
+bool underway_overtake(struct underway *underway, const struct task *task, uint64_t ino, uint64_t start, uint64_t end,
+		       bool waits);
 
 /* What a request is answered with, once that is certain: done, with so many bytes. */
 static inline uint64_t underway_done(uint64_t count)
