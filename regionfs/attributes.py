@@ -84,15 +84,16 @@ class AttributeReader:
     def read(self, node: Node, *, keep: bool) -> Attributes:
         """What stat(2) shows of a node; `keep`: the kernel may keep it, unless an open comes in between."""
         if isinstance(node, Directory):
-            time = node.since or self._time
+            time = node.since.shown or self._time
             return Attributes(node.ino, 0, 0, time, time, time, stat.S_IFDIR | 0o555, node.links, self._uid, self._gid)
         if node.spec.whole is not None:
             return self._whole_attributes(node, node.spec.whole, keep=keep)
         assert node.spec.regions is not None
         seen = [_last_seen(node.sources, key) for key in node.spec.sources]
-        least = node.since or (0 if seen else self._time)
-        mtime = max(least, *(found.mtime_ns for found in seen)) if seen else least
-        ctime = max(least, *(found.ctime_ns for found in seen)) if seen else least
+        mtime = ctime = node.since.shown or self._time
+        if seen:
+            mtime = node.since.latest(max(found.mtime_ns for found in seen))
+            ctime = node.since.latest(max(found.ctime_ns for found in seen))
         return Attributes(node.ino, node.spec.regions.size, self._allocated(node, seen), mtime, mtime, ctime,
                           stat.S_IFREG | node.spec.permissions, 1, self._uid, self._gid)
 
@@ -106,8 +107,8 @@ class AttributeReader:
             size = node.sources.device_size(key)
             blocks = -(-size // 512)
         keep = keep and node.told.keep((size, mtime, ctime), opens)
-        if ctime < node.since:  # the entry came to show this source after its last change
-            mtime = ctime = node.since
+        if ctime < node.since.seen:  # the entry came to show this source after its last change
+            mtime = ctime = node.since.shown
         return Attributes(node.ino, size, blocks, found.st_atime_ns, mtime, ctime,
                           stat.S_IFREG | (mode if spec.mode is None else spec.mode), 1, found.st_uid, found.st_gid,
                           keep)

@@ -26,7 +26,7 @@ from regionfs.regions import Kind, Region, RegionMap
 from regionfs.sharing import Span
 from regionfs.source import Sources
 from regionfs.stamps import old_enough
-from regionfs.tree import Directory, FileNode, Node, Tree
+from regionfs.tree import Directory, FileNode, Node, Since, Tree
 from regionfs.units import MAX_OFFSET
 
 log = logging.getLogger("regionfs")
@@ -54,7 +54,7 @@ class FileSystem(Inodes):
 
     def __init__(self, manifest: Manifest, sources: Sources, choices: Mapping[str, Choice],
                  generations: Mapping[str, int] | None = None, loaded: int | None = None,
-                 since: Mapping[str, int] | None = None) -> None:
+                 since: Mapping[str, Since] | None = None) -> None:
         """`loaded` (ns since the epoch) is shown where no other time is known; `since` as Tree has it."""
         super().__init__(Tree(manifest, choices, sources, generations, since))
         self._attributes = AttributeReader(time.time_ns() if loaded is None else loaded)

@@ -11,6 +11,7 @@ import stat
 import threading
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from typing import NamedTuple
 
 from regionfs.digest import blake2b
 from regionfs.manifest.schema import FileSpec, Manifest
@@ -41,6 +42,22 @@ class Counters:
         self.write_bytes += write_bytes
 
 
+class Since(NamedTuple):
+    """Since when an entry of the manifest is what it is, in ns since the epoch; 0 where only its sources count.
+
+    Edits that follow each other within a second are `shown` a second apart, so that whoever compares seconds sees them
+    all: then `shown` lies ahead of `seen`, when the edit was seen. What happens to a source after that happened later.
+    """
+
+    shown: int = 0
+    seen: int = 0  # by the clock of file systems
+
+    def latest(self, stamp: int) -> int:
+        """What stat(2) tells of the entry and of a source with this time stamp."""
+        return stamp if stamp >= self.seen else self.shown
+
+
+NO_RECORD = Since()
 _telling = threading.Lock()  # one for all files: it is held for a few instructions
 
 
@@ -103,7 +120,7 @@ class FileNode:
     allocated: tuple[object, int] | None = None  # (facts of its sources, 512-byte units with data)
     told: Told = field(default_factory=Told)
     trouble: str = ""      # the log line its last failed open wrote; said once
-    since: int = 0         # ns since the epoch: its entry in the manifest is what it is; 0 where only its sources count
+    since: Since = NO_RECORD  # of its entry in the manifest
     _digest: bytes = b""
 
     @property
@@ -130,7 +147,7 @@ class Directory:
     ino: int
     parent: int
     path: str  # "" for the root
-    since: int = 0  # ns since the epoch: its names are what they are; 0 if nobody knows
+    since: Since = NO_RECORD  # of its names
     children: dict[bytes, FileNode | Directory] = field(default_factory=dict)
     _entries: list[tuple[bytes, int, int]] | None = None
 
@@ -159,16 +176,16 @@ class Tree:
     """Nodes by inode number and by name. Nodes that have no name any more stay by number until forgotten."""
 
     def __init__(self, manifest: Manifest, choices: Mapping[str, Choice], sources: Sources,
-                 generations: Mapping[str, int] | None = None, since: Mapping[str, int] | None = None) -> None:
+                 generations: Mapping[str, int] | None = None, since: Mapping[str, Since] | None = None) -> None:
         """`since`: of paths, a directory's with a slash behind, the `since` of their nodes."""
         self._since = since or {}
-        self.nodes: dict[int, Node] = {ROOT: Directory(ROOT, ROOT, "", self._since.get("/", 0))}
+        self.nodes: dict[int, Node] = {ROOT: Directory(ROOT, ROOT, "", self._since.get("/", NO_RECORD))}
         self.files: dict[str, FileNode] = {}
         self._retired: set[int] = set()  # inode numbers of nodes without a name
         for path, spec in manifest.files.items():
             generation = generations.get(path, 0) if generations else 0
             self._add(FileNode(self._inode(path, generation), spec, choices[path], sources, generation,
-                               since=self._since.get(path, 0)))
+                               since=self._since.get(path, NO_RECORD)))
 
     def place(self, node: FileNode) -> tuple[int, bytes] | None:
         """Directory and name that lead to a file; None when it has none any more."""
@@ -191,7 +208,8 @@ class Tree:
         self._retired.add(self.files[new.spec.path].ino)
         self._add(new)
 
-    def revive(self, spec: FileSpec, choice: Choice, sources: Sources, generation: int, since: int = 0) -> FileNode:
+    def revive(self, spec: FileSpec, choice: Choice, sources: Sources, generation: int,
+               since: Since = NO_RECORD) -> FileNode:
         """A nameless file from before this process, for the handles that are open on it."""
         node = FileNode(self._inode(spec.path, generation), spec, choice, sources, generation, since=since)
         self.retire(node)
@@ -242,7 +260,8 @@ class Tree:
             if child is None:
                 above = "/".join(parts[:depth])
                 # the slash: a file of that path may have lived before
-                child = Directory(self._inode(above + "/"), directory.ino, above, self._since.get(above + "/", 0))
+                since = self._since.get(above + "/", NO_RECORD)
+                child = Directory(self._inode(above + "/"), directory.ino, above, since)
                 self.nodes[child.ino] = child
                 directory.put(name, child)
             assert isinstance(child, Directory), f"{path}: the manifest lets a file be a directory"

@@ -22,13 +22,16 @@ from typing import NamedTuple
 from regionfs.digest import blake2b
 from regionfs.manifest.inspect import SourceFacts
 from regionfs.manifest.schema import FileSpec, Manifest
+from regionfs.tree import Since
 
 log = logging.getLogger("regionfs")
 
 SECOND = 10**9  # ns; rsync compares whole seconds
 MOST = 1000     # records that are kept, the latest used
 
-Entries = dict[str, tuple[str, int]]  # path, of a directory with a slash behind -> digest, ns since the epoch
+_FILE_CLOCK = 5  # CLOCK_REALTIME_COARSE, linux/time.h: what file systems stamp with
+
+Entries = dict[str, tuple[str, Since]]  # path, of a directory with a slash behind -> digest, since when
 
 
 class History(NamedTuple):
@@ -38,8 +41,8 @@ class History(NamedTuple):
     records: list[tuple[Path | None, Entries]]  # file, and what it says
 
     @property
-    def since(self) -> dict[str, int]:
-        """path (a directory's ends in a slash) -> ns since the epoch; 0: as its source says."""
+    def since(self) -> dict[str, Since]:
+        """By path; a directory's ends in a slash."""
         return {path: since for path, (_, since) in self.entries.items()}
 
     def write(self) -> None:
@@ -52,9 +55,10 @@ def read(mountpoint: Path, manifest: Manifest, facts: Mapping[str, SourceFacts])
     """What earlier mounts on `mountpoint`, or of the manifest, and a look at it say."""
     places = [_place(kind, path) for kind, path in (("mount", mountpoint), ("manifest", manifest.path))]
     records = [_read(place) for place in places]
-    first = time.time_ns() if any(records) else _newest((manifest.path, *manifest.read_from))
+    first = time.clock_gettime_ns(_FILE_CLOCK) if any(records) else _newest((manifest.path, *manifest.read_from))
     whole = {path for path, spec in manifest.files.items() if spec.whole is not None}
-    entries = compare(records, digests(manifest, facts), lambda path: 0 if path in whole else first, time.time_ns())
+    now = time.clock_gettime_ns(_FILE_CLOCK)
+    entries = compare(records, digests(manifest, facts), lambda path: 0 if path in whole else first, now)
     return History(entries, list(zip(places, records, strict=True)))
 
 
@@ -64,11 +68,11 @@ def compare(records: Collection[Entries], now: Mapping[str, str], first: Callabl
     for path, digest in now.items():
         before = next((record[path] for record in records if path in record), None)
         if before is None:
-            entries[path] = digest, first(path)
+            entries[path] = digest, Since(first(path), first(path))
         elif before[0] == digest:
             entries[path] = digest, before[1]
         else:
-            entries[path] = digest, max(time_ns, before[1] + SECOND)
+            entries[path] = digest, Since(max(time_ns, before[1].shown + SECOND), time_ns)
     return entries
 
 
@@ -135,7 +139,7 @@ def _read(place: Path | None) -> Entries:
         return {}
     try:
         said = json.loads(place.read_bytes())
-        return {path: (str(digest), int(since)) for path, (digest, since) in said.items()}
+        return {path: (str(digest), Since(int(shown), int(seen))) for path, (digest, shown, seen) in said.items()}
     except FileNotFoundError:
         return {}
     except (OSError, ValueError, TypeError, AttributeError) as error:
@@ -152,7 +156,7 @@ def _write(place: Path | None, before: Entries, entries: Entries) -> None:
             return
         place.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         new = place.with_suffix(f".{os.getpid()}")
-        new.write_text(json.dumps(entries))
+        new.write_text(json.dumps({path: (digest, *since) for path, (digest, since) in entries.items()}))
         new.replace(place)
         _drop_oldest(place.parent)
     except OSError as error:

@@ -16,7 +16,7 @@ from regionfs.manifest.inspect import SourceFacts
 from regionfs.manifest.schema import Manifest
 from regionfs.modes.choose import Choice
 from regionfs.source import Sources
-from regionfs.tree import Directory, FileNode, Tree
+from regionfs.tree import Directory, FileNode, Since, Tree
 
 
 class Difference(NamedTuple):
@@ -49,7 +49,7 @@ def compare(fs: FileSystem, manifest: Manifest, facts: Mapping[str, SourceFacts]
 
 
 def build(fs: FileSystem, manifest: Manifest, sources: Sources, choices: Mapping[str, Choice],
-          generations: Mapping[str, int], difference: Difference, since: Mapping[str, int] | None = None) -> Tree:
+          generations: Mapping[str, int], difference: Difference, since: Mapping[str, Since] | None = None) -> Tree:
     """The tree that is to take the place of the one served; what has no name in it is retired there.
 
     `since` as Tree has it.

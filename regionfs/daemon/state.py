@@ -22,9 +22,9 @@ from regionfs.manifest.inspect import SourceFacts
 from regionfs.manifest.schema import Manifest
 from regionfs.modes.choose import Choice, Mode
 from regionfs.source import Sources
-from regionfs.tree import FileNode, Tree
+from regionfs.tree import NO_RECORD, FileNode, Since, Tree
 
-_HEADER = b"regionfs snapshot 1\n"  # its last word is the version
+_HEADER = b"regionfs snapshot 2\n"  # its last word is the version
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +36,7 @@ class Snapshot:
     loaded: int                 # ns since the epoch
     choices: dict[str, Choice] = field(default_factory=dict)
     generations: dict[str, int] = field(default_factory=dict)  # of its files, where not 0
-    since: dict[str, int] = field(default_factory=dict)        # as history.settle says
+    since: dict[str, Since] = field(default_factory=dict)      # as history.read says
 
 
 class Store:
@@ -107,7 +107,7 @@ class Store:
             found = snapshots[kept.snapshot]
             choice = Choice(Mode.USERSPACE, kept.fallback) if kept.fallback else found.choices[kept.path]
             fs.tree.revive(found.manifest.files[kept.path], choice, self.sources(kept.snapshot, found), kept.generation,
-                           found.since.get(kept.path, 0))
+                           found.since.get(kept.path, NO_RECORD))
         for path in fs.index.directories:
             fs.tree.revive_directory(path)
         if fs.index.retired or fs.index.directories:

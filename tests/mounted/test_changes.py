@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from regionfs.daemon import control, runtime
 from tests.harness import Mount, User
 
 PAGE = 4096
@@ -231,3 +232,26 @@ def test_times_of_a_whole_file_can_be_set(mount: Callable[..., Mount], tmp_path:
         assert OLD < path.stat().st_mtime
         os.utime(path, (OLD + 7, OLD + 7))
         assert OLD + 7 == path.stat().st_mtime == (tmp_path / "b").stat().st_mtime
+
+
+@pytest.mark.parametrize("engine", ["native"], indirect=True)
+def test_after_edits_in_a_row_sources_have_their_say(mount: Callable[..., Mount], tmp_path: Path) -> None:
+    """Though the edits are shown ahead of the clock: times can be set, and what is written moves them."""
+    prepare(tmp_path)
+    edited = files()
+    with mount(edited) as mounted:
+        socket = runtime.socket_of(mounted.path.resolve())
+        for turn in range(6):
+            edited["rw/f"]["whole"] = "ab"[turn % 2]
+            edited["map/f"]["regions"][1]["offset"] = turn
+            mounted.write_manifest(edited)
+            control.call(socket, "reload", manifest=str(mounted.manifest), dry_run=False)
+        os.utime(mounted.path / "rw/f", (OLD + 7, OLD + 7))
+        assert OLD + 7 == (mounted.path / "rw/f").stat().st_mtime
+        os.utime(tmp_path / "a")
+        written = (tmp_path / "a").stat().st_mtime_ns
+        with open(mounted.path / "map/f", "rb") as shown_now:
+            assert written == os.fstat(shown_now.fileno()).st_mtime_ns
+        os.kill(mounted.status()["pid"], signal.SIGKILL)
+        assert OLD + 7 == (mounted.path / "rw/f").stat().st_mtime
+        assert written == (mounted.path / "map/f").stat().st_mtime_ns
