@@ -27,6 +27,7 @@ from regionfs import readahead
 from regionfs.errors import MountError
 from regionfs.modes.erofs import NAME, Layout, assemble, layout
 from regionfs.modes.geometry import BLOCKS, measure
+from regionfs.modes.quiet import quietly
 from regionfs.regions import Kind, Region, RegionMap
 
 # asm-generic/unistd.h and x86 agree
@@ -67,10 +68,13 @@ def compose(regions: RegionMap, devices: Mapping[str, int], read: Callable[[int,
         raise ComposeError(geometry.objection)
     described = layout(regions, geometry)
     image = _write(described, read, directory)
+    quiet: list[int] = []
     try:
-        return _open_inside(image, [devices[key] for key in described.devices])
+        quiet += (quietly(devices[key]) for key in described.devices)
+        return _open_inside(image, quiet)
     finally:
-        os.close(image)
+        for fd in (image, *quiet):
+            os.close(fd)
 
 
 def image_directory(candidates: Sequence[Path] | None = None) -> Path:
