@@ -56,5 +56,7 @@ def mount_words(manifest: Path, directory: Path, words: str, foreground: bool = 
     if foreground:
         start.serve_in_foreground(config)
     serves = start.serve_in_background(config)
+    for warning in serves.get("warnings", ()):
+        say(f"warning: {warning}", err=True)
     if not quiet:
         say(f"mounted {manifest} on {directory}: {start.served(serves)}", err=True)

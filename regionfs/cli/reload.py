@@ -24,6 +24,8 @@ def reload(directory: Path, manifest: Path | None, dry_run: bool, as_json: bool)
 
     path = str(manifest.absolute()) if manifest is not None else None
     answer = ask(settle(directory), "reload", manifest=path, dry_run=dry_run)
+    for warning in answer.get("warnings", ()):
+        say(f"warning: {warning}", err=True)
     if as_json:
         print_json(answer)
         return

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from regionfs.capabilities import Capability
-from regionfs.daemon import control, failure, harden, heart, history, logs, memory, runtime
+from regionfs.daemon import control, failure, harden, heart, history, logs, memory, rivals, runtime
 from regionfs.daemon.config import MountConfig
 from regionfs.daemon.health import Health
 from regionfs.daemon.link import Link
@@ -83,6 +83,8 @@ class Server:
         words, fds = message
         serve = self._start(words, fds, index, snapshot)
         insist(self._serve, serve, name="engine")
+        if index is None:
+            rivals.announce(self._config.name, rivals.written(snapshot.manifest, snapshot.facts))
         self._link.send({"ready": True, "serves": self.serves() if index is None else {}})
         if self._native is not None and not self.fs.index.told:
             begin(self._tell_again, self._native, name="teller")
@@ -242,8 +244,9 @@ class Server:
         self._places.release()
 
     def serves(self) -> dict[str, Any]:
-        """What to tell who mounts: {"modes": {mode: files}}."""
-        return {"modes": Counter(node.choice.mode.value for node in list(self.fs.tree.files.values()))}
+        """What to tell who mounts: {"modes": {mode: files}, "warnings": [sentence]}."""
+        return {"modes": Counter(node.choice.mode.value for node in list(self.fs.tree.files.values())),
+                "warnings": rivals.warnings(self._config.name)}
 
     def status(self, words: dict[str, Any]) -> dict[str, Any]:
         """The mount's entry of `status --json`, DESIGN section 8; `words` bring what the holder knows."""
@@ -267,7 +270,8 @@ class Server:
     def _notes(self) -> list[str]:
         """What may go wrong in this mount, and what would help."""
         writes = any(node.spec.writable for node in list(self.fs.tree.files.values()))
-        return [f"{harden.NO_FLUSHER}; {harden.FLUSHER_REMEDY}"] if writes and not self._flusher else []
+        slow = [f"{harden.NO_FLUSHER}; {harden.FLUSHER_REMEDY}"] if writes and not self._flusher else []
+        return slow + rivals.warnings(self._config.name)
 
     def reload(self, words: dict[str, Any]) -> dict[str, Any]:
         """Read the manifest, or another one, again: all or nothing. With `dry_run` only say what would change."""
@@ -278,15 +282,17 @@ class Server:
             choices = self._choices(snapshot)
             with self.fs.changing:
                 difference = compare(self.fs, snapshot.manifest, snapshot.facts, choices)
+                writes = rivals.written(snapshot.manifest, snapshot.facts)
                 if words["dry_run"]:
-                    return difference.describe()
+                    return {**difference.describe(), "warnings": rivals.warnings(self._config.name, writes)}
                 names = self._put(replace(snapshot, choices=choices), difference)
             self._history.write()
+            rivals.announce(self._config.name, writes)
             self._link.send({"manifest": words["manifest"]})
             self._tell(self._native, names)
         log.info("%s: %d files added, %d removed, %d changed", words["manifest"], len(difference.added),
                  len(difference.removed), len(difference.changed))
-        return difference.describe()
+        return {**difference.describe(), "warnings": rivals.warnings(self._config.name)}
 
     def _put(self, snapshot: Snapshot, difference: Difference) -> list[tuple[int, bytes]]:
         """Serve another manifest from now on; names that the kernel must look up again. OSError: nothing changed."""
