@@ -16,6 +16,7 @@ from typing import NamedTuple
 from regionfs import execute, extents
 from regionfs.capabilities import Capability, raised
 from regionfs.errors import RegionfsError
+from regionfs.manifest.body import Whole
 from regionfs.manifest.inspect import SourceFacts
 from regionfs.regions import Kind, RegionMap
 from regionfs.source import Sources
@@ -86,15 +87,14 @@ class AttributeReader:
         if isinstance(node, Directory):
             time = node.since.shown or self._time
             return Attributes(node.ino, 0, 0, time, time, time, stat.S_IFDIR | 0o555, node.links, self._uid, self._gid)
-        if node.spec.whole is not None:
-            return self._whole_attributes(node, node.spec.whole, keep=keep)
-        assert node.spec.regions is not None
-        seen = [_last_seen(node.sources, key) for key in node.spec.sources]
+        if isinstance(node.spec.body, Whole):
+            return self._whole_attributes(node, node.spec.body.source, keep=keep)
+        seen = [_last_seen(node.sources, key) for key in node.spec.body.sources]
         mtime = ctime = node.since.shown or self._time
         if seen:
             mtime = node.since.latest(max(found.mtime_ns for found in seen))
             ctime = node.since.latest(max(found.ctime_ns for found in seen))
-        return Attributes(node.ino, node.spec.regions.size, self._allocated(node, seen), mtime, mtime, ctime,
+        return Attributes(node.ino, node.content.size(), self._allocated(node, seen), mtime, mtime, ctime,
                           stat.S_IFREG | node.spec.permissions, 1, self._uid, self._gid)
 
     def _whole_attributes(self, node: FileNode, key: str, *, keep: bool) -> Attributes:
@@ -116,21 +116,16 @@ class AttributeReader:
     def _allocated(self, node: FileNode, seen: list[SourceFacts]) -> int:
         """512-byte units with data; counted again when a source changed."""
         if node.allocated is None or node.allocated[0] != seen:
-            assert node.spec.regions is not None
             try:
                 units = -(-extents.allocated(node.spec.regions, node.sources) // 512)
             except (RegionfsError, OSError):
-                units = -(-node.spec.regions.size // 512)
+                units = -(-node.content.size() // 512)
             node.allocated = (seen, units)
         return node.allocated[1]
 
     def size(self, node: FileNode) -> int:
         """Bytes in the file now."""
-        if node.spec.regions is not None:
-            return node.spec.regions.size
-        assert node.spec.whole is not None
-        block = node.sources.facts(node.spec.whole).kind == "block"
-        return node.sources.device_size(node.spec.whole) if block else node.sources.status(node.spec.whole).st_size
+        return node.content.size()
 
 
 def _last_seen(sources: Sources, key: str) -> SourceFacts:

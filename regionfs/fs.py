@@ -14,15 +14,17 @@ import time
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
-from regionfs import execute, extents
+from regionfs import extents
 from regionfs.attributes import AttributeReader, Attributes, Changes, apply, map_text, source_xattr
+from regionfs.content import descriptor
 from regionfs.errors import RegionfsError
 from regionfs.extents import BLOCK
 from regionfs.inodes import Inodes
+from regionfs.manifest.body import Whole
 from regionfs.manifest.inspect import SourceFacts
 from regionfs.manifest.schema import Manifest
 from regionfs.modes.choose import Choice, Mode
-from regionfs.regions import Kind, Region, RegionMap
+from regionfs.regions import RegionMap
 from regionfs.sharing import Span
 from regionfs.source import Sources
 from regionfs.stamps import old_enough
@@ -101,14 +103,15 @@ class FileSystem(Inodes):
         return [node.ino for node in list(self.tree.nodes.values()) if self._follows(node)]
 
     def _follows(self, node: Node) -> bool:
-        return isinstance(node, FileNode) and node.spec.whole is not None and self.is_written(node)
+        return isinstance(node, FileNode) and isinstance(node.spec.body, Whole) and self.is_written(node)
 
     def setattr(self, ino: int, changes: Changes) -> Attributes:
         """Change a `whole` rw file's source. Elsewhere EPERM, but for a truncate to the present size."""
         node = self.file(ino)
-        if node.spec.whole is None or not node.spec.writable:
+        body = node.spec.body
+        if not isinstance(body, Whole) or not body.writable:
             return self._setattr_fixed(node, changes)
-        fd = _fd(node, node.spec.whole, write=changes.size is not None)
+        fd = descriptor(node.sources, body.source, write=changes.size is not None)
         if changes.mode is not None and node.spec.mode is not None:
             raise OSError(errno.EPERM, "the manifest pins this file's mode")
         apply(changes, fd)
@@ -122,8 +125,8 @@ class FileSystem(Inodes):
                 return node.choice.mode.value.encode()
             if name == MAP_XATTR:
                 return map_text(self.regions(node), self._attributes.size(node))
-            if node.spec.whole is not None and not name.startswith(OURS):
-                return source_xattr(_fd(node, node.spec.whole), name)
+            if isinstance(node.spec.body, Whole) and not name.startswith(OURS):
+                return source_xattr(descriptor(node.sources, node.spec.body.source), name)
         raise OSError(errno.ENODATA, os.fsdecode(name))
 
     def listxattr(self, ino: int, *, trusted: bool) -> list[bytes]:
@@ -132,9 +135,10 @@ class FileSystem(Inodes):
         Our own are answered by name and not listed: who copies all that is listed would copy them or fail.
         """
         node = self._node(ino)
-        if not isinstance(node, FileNode) or node.spec.whole is None:
+        if not isinstance(node, FileNode) or not isinstance(node.spec.body, Whole):
             return []
-        names = [os.fsencode(name) for name in os.listxattr(_fd(node, node.spec.whole))]
+        fd = descriptor(node.sources, node.spec.body.source)
+        names = [os.fsencode(name) for name in os.listxattr(fd)]
         return [name for name in names
                 if not name.startswith(OURS) and (trusted or not name.startswith(b"trusted."))]
 
@@ -154,7 +158,8 @@ class FileSystem(Inodes):
         For writing also the errno that opening a rw source would have.
         """
         node = self.file(ino)
-        if flags & _ACCESS_KINDS != os.O_RDONLY and not node.spec.writable:
+        body = node.spec.body
+        if flags & _ACCESS_KINDS != os.O_RDONLY and not body.writable:
             raise OSError(errno.EROFS, node.spec.path)
         since, before = time.monotonic_ns(), node.cached
         answers = node.told.begin_open()
@@ -168,7 +173,7 @@ class FileSystem(Inodes):
             raise OSError(errno.EIO, node.spec.path) from error
         node.trouble = ""
         if flags & (_ACCESS_KINDS | os.O_TRUNC) != os.O_RDONLY:
-            node.sources.check_writable(node.spec.rw_sources)
+            node.sources.check_writable(body.rw_sources)
         stamps = tuple([found.stamp for found in seen])
         now = time.time_ns()
         settled = False not in [old_enough(found, now) for found in seen]
@@ -177,7 +182,7 @@ class FileSystem(Inodes):
         if not keep:
             node.cached = None  # until what the kernel holds was dropped
         news = None
-        if node.spec.whole is not None:
+        if isinstance(body, Whole):
             news = answers if node.told.wrong(seen[0].shown) else None
         return Opened(node.choice.mode, self.uncached(node), keep, stamps, settled, since, news)
 
@@ -192,36 +197,36 @@ class FileSystem(Inodes):
 
     def look(self, node: FileNode) -> list[SourceFacts]:
         """What its sources are now. SourceError or OSError when one cannot serve this file."""
-        needs = node.spec.needs
-        return [node.sources.look(key, needs.get(key, 0)) for key in node.spec.sources]
+        needs, sources = node.spec.body.needs, node.sources
+        return [sources.look(key, needs.get(key, 0)) for key in node.spec.body.sources]
 
     def lasting(self, node: FileNode, opened: Opened) -> object:
         """The stamps of an open as proof of what is read of the sources after this call; None where they prove nothing.
 
         As long as an open finds the same ones, that is what it would read itself.
         """
-        lasting = opened.settled and all(map(node.sources.nobody_writes, node.spec.sources))
+        lasting = opened.settled and all(map(node.sources.nobody_writes, node.spec.body.sources))
         return opened.stamps if lasting else None
 
     def fits_whole(self, node: FileNode, opened: Opened) -> bool:
         """False for a fixed-size passthrough file whose source has grown: its handles would see that."""
-        regions = node.spec.regions
-        if opened.mode is not Mode.PASSTHROUGH or regions is None:
+        body = node.spec.body
+        if opened.mode is not Mode.PASSTHROUGH or isinstance(body, Whole):
             return True
-        return os.fstat(self.source_fd(node)).st_size == regions.size
+        return os.fstat(self.source_fd(node)).st_size == body.regions.size
 
     def source_fd(self, node: FileNode) -> int:
         """The descriptor of a passthrough file's one source."""
-        return _fd(node, node.spec.sources[0])
+        return descriptor(node.sources, node.spec.sources[0])
 
     def writes_whole(self, ino: int) -> bool:
         """Whether an inode is all of one source, which may be written."""
         node = self.tree.nodes.get(ino)
-        return isinstance(node, FileNode) and node.spec.whole is not None and node.spec.writable
+        return isinstance(node, FileNode) and isinstance(node.spec.body, Whole) and node.spec.body.writable
 
     def source_fds(self, node: FileNode) -> dict[str, int]:
         """Descriptors of all its sources, by key."""
-        return {key: _fd(node, key) for key in node.spec.sources}
+        return {key: descriptor(node.sources, key) for key in node.spec.sources}
 
     def read_into(self, ino: int, offset: int, buffer: memoryview, *, paging: bool, flags: int = 0,
                   count: bool = True) -> int:
@@ -231,16 +236,8 @@ class FileSystem(Inodes):
         and shows zeros behind it, so then all bytes up to end of file come, or EIO. `count`: for status.
         """
         node = self.file(ino)
-        whole = node.spec.whole
         try:
-            if whole is not None:
-                done = execute.read_whole(node.sources, whole, offset, buffer, flags)
-            else:
-                regions = node.spec.regions
-                assert regions is not None
-                done = execute.read_into(regions, node.sources, offset, buffer, flags)
-                if paging and done < min(len(buffer), regions.size - offset):
-                    raise OSError(errno.EIO, f"{node.spec.path}: bytes at {offset + done} cannot be read")
+            done = node.content.read_into(offset, buffer, flags, paging)
         except RegionfsError as error:
             raise OSError(errno.EIO, str(error)) from error
         if count:
@@ -252,20 +249,9 @@ class FileSystem(Inodes):
               drop_setid: bool = False) -> int:
         """Write into rw regions, short at their border; `paging` for pages of a shared mapping."""
         node = self.file(ino)
-        if not node.spec.writable:
+        if not node.spec.body.writable:
             raise OSError(errno.EROFS, node.spec.path)
-        if node.spec.whole is not None:
-            fd = _fd(node, node.spec.whole, write=True)
-            count = os.pwritev(fd, (data,), offset, os.RWF_APPEND if append else 0)
-            if drop_setid:
-                execute.drop_setid(fd)
-        else:
-            assert node.spec.regions is not None
-            if paging:
-                execute.write_pages(node.spec.regions, node.sources, offset, data)
-                count = len(data)
-            else:
-                count = execute.write_from(node.spec.regions, node.sources, offset, data)
+        count = node.content.write(offset, data, paging, append, drop_setid)
         node.counters.writes += 1
         node.counters.write_bytes += count
         return count
@@ -305,16 +291,7 @@ class FileSystem(Inodes):
         node = self.file(ino)
         if not node.spec.writable:
             raise OSError(errno.EROFS, node.spec.path)
-        if node.spec.whole is not None:
-            execute.fallocate(_fd(node, node.spec.whole, write=True), mode, offset, length)
-            return
-        regions = self.regions(node)
-        if offset + length > regions.size and not mode & execute.KEEP_SIZE:
-            raise OSError(errno.EPERM, "the manifest fixes this file's size")
-        if mode & ~(execute.PUNCH_HOLE | execute.ZERO_RANGE | execute.KEEP_SIZE):
-            raise OSError(errno.EOPNOTSUPP, f"fallocate mode {mode:#x}")
-        if mode & (execute.PUNCH_HOLE | execute.ZERO_RANGE):
-            execute.punch(regions, node.sources, mode, offset, min(length, regions.size - offset))
+        node.content.fallocate(mode, offset, length)
 
     def statfs(self) -> tuple[int, int, int]:
         """(block size, blocks, files): totals of the composite files, a second old at most; never zero blocks."""
@@ -348,9 +325,9 @@ class FileSystem(Inodes):
     def _xattr_target(self, ino: int, name: bytes) -> int:
         node = self._node(ino)
         ours = name.startswith(OURS)
-        if ours or not isinstance(node, FileNode) or node.spec.whole is None or not node.spec.writable:
+        if ours or not isinstance(node, FileNode) or not isinstance(node.spec.body, Whole) or not node.spec.writable:
             raise OSError(errno.EPERM, os.fsdecode(name))
-        return _fd(node, node.spec.whole)
+        return descriptor(node.sources, node.spec.body.source)
 
     def uncached(self, node: FileNode) -> bool:
         """True for files whose reads and writes must not go through the kernel's page cache.
@@ -360,25 +337,14 @@ class FileSystem(Inodes):
         good bytes: the page cache fails whole pages.
         """
         return self.shares_writes(node.ino) or self.written_past_us(node) or (
-            node.spec.regions is not None and node.spec.regions.has_unaligned_errors(BLOCK))
+            node.spec.body.has_unaligned_errors(BLOCK))
 
     def regions(self, node: FileNode, size: int = MAX_OFFSET) -> RegionMap:
         """Its region map; a `whole` file's is one region over `size` bytes."""
-        if node.spec.regions is not None:
-            return node.spec.regions
-        assert node.spec.whole is not None
-        whole = Region(0, size, Kind.SOURCE, node.spec.whole, 0, node.spec.writable) if size else None
-        return RegionMap(size, [whole] if whole else [])
+        return node.spec.body.as_map(size)
 
     def _setattr_fixed(self, node: FileNode, changes: Changes) -> Attributes:
         owner = (changes.mode, changes.uid, changes.gid)
         if changes.size is None or changes.size != self._attributes.size(node) or owner != (None, None, None):
             raise OSError(errno.EPERM, f"{node.spec.path}: the manifest fixes its size and attributes")
         return self._attributes.read(node, keep=False)  # kernels before 6.16 ask not what came in between
-
-
-def _fd(node: FileNode, key: str, *, write: bool = False) -> int:
-    try:
-        return node.sources.fd_to_write(key) if write else node.sources.fd(key)
-    except RegionfsError as error:
-        raise OSError(errno.EIO, str(error)) from error

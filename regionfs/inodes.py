@@ -81,7 +81,7 @@ class Inodes:
     def is_written(self, node: FileNode) -> bool:
         """True when some file of the mount, this one or one of another manifest, may write to a source of it."""
         written = self.sharing.written
-        return bool(written) and any(node.sources.facts(key).identity in written for key in node.spec.sources)
+        return bool(written) and any(node.sources.facts(key).identity in written for key in node.spec.body.sources)
 
     def written_past_us(self, node: FileNode) -> bool:
         """True when a passthrough file writes its source: choose keeps such files together, a fallback parts them."""

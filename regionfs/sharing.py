@@ -14,6 +14,7 @@ from itertools import accumulate, compress, islice
 from operator import le, not_
 from typing import TYPE_CHECKING, NamedTuple
 
+from regionfs.manifest.body import Whole
 from regionfs.manifest.schema import FileSpec
 from regionfs.plan import plan_read
 from regionfs.units import MAX_OFFSET
@@ -63,8 +64,9 @@ class Sharing:
             file.identities[key] for file in self._files.values() for key in file.spec.rw_sources)
         self._whole_writers: dict[Identity, list[int]] = {}
         for file in self._files.values():
-            if file.spec.whole is not None and file.spec.writable:
-                self._whole_writers.setdefault(file.identities[file.spec.whole], []).append(file.ino)
+            body = file.spec.body
+            if isinstance(body, Whole) and body.writable:
+                self._whole_writers.setdefault(file.identities[body.source], []).append(file.ino)
         places: dict[Identity, _Found] = {}
         for file in self._files.values():
             if not written.isdisjoint(file.identities[key] for key in file.spec.sources):
@@ -97,13 +99,13 @@ class Sharing:
         if ino not in self.writers:
             return []
         file = self._files[ino]
-        if file.spec.whole is not None:
-            written = [(file.spec.whole, offset, length, offset)]
+        body = file.spec.body
+        if isinstance(body, Whole):
+            written = [(body.source, offset, length, offset)]
         else:
-            assert file.spec.regions is not None
             # pages of a shared mapping may begin outside rw ground
             written = [(mapping.source, mapping.address, mapping.length, mapping.offset)
-                       for mapping in plan_read(file.spec.regions, offset, length) if mapping.writable]
+                       for mapping in plan_read(body.regions, offset, length) if mapping.writable]
         spans = []
         for key, start, count, own in written:
             index = self._places.get(file.identities[key])
@@ -152,12 +154,13 @@ def _gather(file: Shown, wanted: Container[Identity], places: dict[Identity, _Fo
         identity = file.identities[key]
         return places.setdefault(identity, _Found()) if identity in wanted else None
 
-    if file.spec.regions is None:
-        if file.spec.whole is not None and (found := of(file.spec.whole)) is not None:
-            _add(found, file.ino, 0, MAX_OFFSET, 0, file.spec.writable)
+    body = file.spec.body
+    if isinstance(body, Whole):
+        if (found := of(body.source)) is not None:
+            _add(found, file.ino, 0, MAX_OFFSET, 0, body.writable)
         return
-    targets = [of(key) for key in file.spec.regions.names]
-    for start, end, target, shift, writable in file.spec.regions.rows():
+    targets = [of(key) for key in body.regions.names]
+    for start, end, target, shift, writable in body.regions.rows():
         if target >= 0 and (found := targets[target]) is not None:
             _add(found, file.ino, start + shift, end + shift, start, writable)
 

@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
+from regionfs.content import Content, content_of
 from regionfs.digest import blake2b
 from regionfs.manifest.schema import FileSpec, Manifest
 from regionfs.modes.choose import Choice, Mode
@@ -121,14 +122,17 @@ class FileNode:
     told: Told = field(default_factory=Told)
     trouble: str = ""      # the log line its last failed open wrote; said once
     since: Since = NO_RECORD  # of its entry in the manifest
+    content: Content = field(init=False)
     _digest: bytes = b""
+
+    def __post_init__(self) -> None:
+        self.content = content_of(self.spec, self.sources)
 
     @property
     def digest(self) -> bytes:
         """Of its map: equal only for files that show the same ranges of the same source keys."""
         if not self._digest:
-            regions = self.spec.regions
-            self._digest = os.fsencode(f"whole\0{self.spec.whole}") if regions is None else regions.digest()
+            self._digest = self.spec.body.digest
         return self._digest
 
     def shown(self) -> Shown:

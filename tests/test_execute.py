@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from regionfs import execute
+from regionfs.manifest.body import Mapped
 from regionfs.manifest.load import loads
 from regionfs.regions import RegionMap
 from regionfs.source import Sources
@@ -73,7 +74,7 @@ def files(tmp_path: Path) -> Iterator[Files]:
             os.pwrite(sparse.fileno(), b"s" * BLOCK, block * BLOCK)
         sparse.truncate(5 * BLOCK)
     manifest = loads(TEXT, tmp_path / "m.yaml")
-    maps = {path: file.regions for path, file in manifest.files.items() if file.regions is not None}
+    maps = {path: file.regions for path, file in manifest.files.items() if isinstance(file.body, Mapped)}
     with Sources(manifest) as sources:
         yield Files(tmp_path, sources, maps)
 

@@ -12,6 +12,7 @@ from random import Random
 import pytest
 
 from regionfs import extents
+from regionfs.manifest.body import Mapped
 from regionfs.manifest.load import loads
 from regionfs.regions import Columns, Kind, Region, RegionMap
 from regionfs.source import Sources
@@ -62,7 +63,7 @@ def files(tmp_path: Path) -> Iterator[Files]:
             os.pwrite(sparse.fileno(), b"s" * BLOCK, block * BLOCK)
         sparse.truncate(5 * BLOCK)
     manifest = loads(TEXT, tmp_path / "m.yaml")
-    maps = {path: file.regions for path, file in manifest.files.items() if file.regions is not None}
+    maps = {path: file.regions for path, file in manifest.files.items() if isinstance(file.body, Mapped)}
     with Sources(manifest) as sources:
         yield Files(sources, maps)
 

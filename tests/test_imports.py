@@ -39,7 +39,7 @@ MAY_IMPORT = {
 # modules beside the packages, and the area each belongs to
 AREA_OF = {
     "execute": "source", "extents": "source", "descriptors": "source", "flatten": "source", "beneath": "source",
-    "stamps": "source", "capabilities": "source",
+    "stamps": "source", "content": "source", "capabilities": "source",
     "tree": "fs", "index": "fs", "inodes": "fs", "sharing": "fs", "attributes": "fs",
 }
 

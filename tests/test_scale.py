@@ -13,6 +13,7 @@ import pytest
 
 from regionfs.attributes import XATTR_LIMIT, map_text
 from regionfs.fs import FileSystem
+from regionfs.manifest.body import Mapped
 from regionfs.manifest.inspect import SourceFacts
 from regionfs.manifest.load import load
 from regionfs.manifest.schema import FileSpec
@@ -101,7 +102,7 @@ def test_what_is_written_once_is_not_remembered() -> None:
     """A rw map whose regions share no byte needs no index of them."""
     regions = chunks(MANY, rw=True)
     facts = facts_of(regions)
-    shown = Shown(2, FileSpec("f", regions, writable=True), {key: found.identity for key, found in facts.items()})
+    shown = Shown(2, FileSpec("f", Mapped(regions)), {key: found.identity for key, found in facts.items()})
     kept, peak = kept_and_peak(lambda: Sharing([shown]))
     assert kept < 20_000
     assert peak < 64 * MANY
@@ -114,8 +115,8 @@ def test_one_byte_written_twice_is_found_among_many() -> None:
     window = RegionMap.from_columns(CHUNK, ["0.img"], Columns(
         array("q", [0]), array("q", [CHUNK]), array("q", [CHUNK]), array("i", [0]), bytearray([0])))
     identities = {key: found.identity for key, found in facts_of(regions).items()}
-    sharing = Sharing([Shown(2, FileSpec("f", regions, writable=True), identities),
-                       Shown(3, FileSpec("g", window), identities)])
+    sharing = Sharing([Shown(2, FileSpec("f", Mapped(regions)), identities),
+                       Shown(3, FileSpec("g", Mapped(window)), identities)])
     assert frozenset({2}) == sharing.writers
     assert [(3, 0, CHUNK)] == sharing.elsewhere(2, 8 * CHUNK, CHUNK)
     assert [] == sharing.elsewhere(2, 9 * CHUNK, CHUNK)

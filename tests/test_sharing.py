@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from regionfs import sharing
+from regionfs.manifest.body import Mapped, Whole
 from regionfs.manifest.schema import FileSpec
 from regionfs.regions import Kind, Region, RegionMap
 from regionfs.sharing import Sharing, Shown
@@ -41,17 +42,15 @@ def region_maps(draw: st.DrawFn) -> RegionMap:
 def file_specs(draw: st.DrawFn) -> FileSpec:
     """A region map, or all of a source."""
     if draw(st.integers(0, 3)) == 0:
-        return FileSpec("f", whole=draw(st.sampled_from([*KEYS])), writable=draw(st.booleans()))
-    regions = draw(region_maps())
-    return FileSpec("f", regions, writable=bool(regions.writable_names))
+        return FileSpec("f", Whole(draw(st.sampled_from([*KEYS])), draw(st.booleans())))
+    return FileSpec("f", Mapped(draw(region_maps())))
 
 
 def bytes_of(spec: FileSpec) -> Iterator[tuple[int, Byte, bool]]:
     """(position, byte of a source, writable) of every byte that a file shows."""
-    if spec.whole is not None:
-        yield from ((pos, (KEYS[spec.whole], pos), spec.writable) for pos in range(LONGEST))
+    if isinstance(spec.body, Whole):
+        yield from ((pos, (KEYS[spec.body.source], pos), spec.writable) for pos in range(LONGEST))
         return
-    assert spec.regions is not None
     for region in spec.regions:
         if region.kind is Kind.SOURCE:
             for pos in range(region.start, region.end):
@@ -94,7 +93,7 @@ def test_it_says_what_counting_bytes_says(near: int, most: int, specs: list[File
     assert model.writers() == tried.writers
     for ino, spec in enumerate(specs, 2):
         # what is past the end of a `whole` source nobody counts
-        spans = tried.elsewhere(ino, offset, min(length, LONGEST - offset) if spec.whole is not None else length)
+        spans = tried.elsewhere(ino, offset, min(length, LONGEST - offset) if isinstance(spec.body, Whole) else length)
         found = [(span.ino, pos) for span in spans for pos in range(span.offset, span.offset + span.length)]
         assert model.elsewhere(ino, offset, length) == set(found)
         assert all(span.length > 0 for span in spans)
@@ -104,8 +103,8 @@ def test_a_file_over_a_whole_map_is_found_without_passing_the_map() -> None:
     """One place lies over all: it alone is in the tree, and the others cost what they cost without it."""
     regions = chunks(MANY, rw=True)
     identities = {key: found.identity for key, found in facts_of(regions).items()}
-    files = [Shown(2, FileSpec("f", regions, writable=True), identities),
-             Shown(3, FileSpec("g", whole="0.img", writable=True), identities)]
+    files = [Shown(2, FileSpec("f", Mapped(regions)), identities),
+             Shown(3, FileSpec("g", Whole("0.img", writable=True)), identities)]
     tried = Sharing(files)
     last = regions.starts[-len(regions.names)]  # the last chunk of the first source
     address = last + regions.columns.shifts[-len(regions.names)]
@@ -122,8 +121,9 @@ def test_places_beyond_the_border_stay_in_columns() -> None:
 import sys
 from regionfs import sharing
 sharing.NEAR, sharing.MOST_IN_TREE = 0, int(sys.argv[1])
+from regionfs.manifest.body import Whole
 from regionfs.manifest.schema import FileSpec
-files = [sharing.Shown(ino, FileSpec("f", whole="a", writable=True), {"a": (1, 1)}) for ino in range(2, 12)]
+files = [sharing.Shown(ino, FileSpec("f", Whole("a", writable=True)), {"a": (1, 1)}) for ino in range(2, 12)]
 assert len(sharing.Sharing(files).elsewhere(2, 0, 1)) == 9
 print("intervaltree" in sys.modules)
 """

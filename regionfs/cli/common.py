@@ -113,12 +113,8 @@ def nearest(name: str, known: Iterable[str]) -> str:
 
 def whole_map(file: FileSpec, sizes: Callable[[str], int]) -> RegionMap:
     """Its region map; for a `whole` file one region over the `sizes(source)` bytes it has now."""
-    from regionfs.regions import Kind, Region, RegionMap
-    if file.regions is not None:
-        return file.regions
-    key = file.sources[0]
-    size = sizes(key)
-    return RegionMap(size, [Region(0, size, Kind.SOURCE, key, writable=file.writable)] if size else [])
+    from regionfs.manifest.body import Whole
+    return file.body.as_map(sizes(file.body.source) if isinstance(file.body, Whole) else 0)
 
 
 def access(writable: bool) -> str:

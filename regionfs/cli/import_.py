@@ -86,10 +86,8 @@ def import_(format_name: str, foreign: Path, out: Path, name: str, source: Path 
 
 
 def _read_only(manifest: Manifest) -> Manifest:
-    from regionfs.regions import RegionMap
-    return replace(manifest, files={path: replace(file, writable=False, regions=file.regions and RegionMap(
-        file.regions.size, (replace(region, writable=False) for region in file.regions)))
-        for path, file in manifest.files.items()})
+    return replace(manifest, files={path: replace(file, body=file.body.read_only())
+                                    for path, file in manifest.files.items()})
 
 
 def _fetch(format_name: str, foreign: Path) -> tuple[Format, bytes]:

@@ -221,8 +221,6 @@ def _edit(change: Change, *, manifest: Path, file: str, dry_run: bool, quiet: bo
 def _told(edited: Edited) -> str:
     from regionfs.manifest.told import map_change
     before, after = edited.before.regions, edited.after.regions
-    assert before is not None
-    assert after is not None
     return f"{edited.after.path}: {map_change(before, after)}"
 
 
@@ -251,7 +249,6 @@ def _diff(old: Sequence[str], new: Sequence[str], name: str) -> Iterator[str]:
 
 def _rows(file: FileSpec) -> list[str]:
     from regionfs.units import format_size
-    assert file.regions is not None
     rows = [f"{format_size(one.start):>12} {format_size(one.length):>12}  {one.kind}"
             + (f" {access(one.writable)} {one.source} at {format_size(one.offset)}" if one.source else "") + "\n"
             for one in file.regions]

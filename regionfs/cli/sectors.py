@@ -20,14 +20,14 @@ GPT = b"EFI PART"        # UEFI specification, 5.3.2; at the second sector of 51
 
 def warnings(manifest: Manifest, files: Iterable[FileSpec]) -> Iterator[str]:
     """A line for each disk among `files` whose size is no multiple of a sector."""
+    from regionfs.manifest.body import Mapped
     from regionfs.source import Sources
-    odd = [file for file in files if file.regions is not None and file.regions.size % SECTOR]
+    odd = [file for file in files if isinstance(file.body, Mapped) and file.regions.size % SECTOR]
     if not odd:
         return
     with Sources(manifest) as sources:
         for file in odd:
             if is_disk(_head(file, sources)):
-                assert file.regions is not None
                 size, sectors = file.regions.size, align_up(file.regions.size, SECTOR) // SECTOR
                 yield (f"{manifest.path.name}: {file.path} looks like a disk, and its {size} bytes are not whole "
                        f"sectors: QEMU with cache=none cannot write it; size: {sectors}s rounds up")
@@ -40,7 +40,6 @@ def is_disk(head: bytes) -> bool:
 
 def _head(file: FileSpec, sources: Sources) -> bytes:
     from regionfs.execute import read_into
-    assert file.regions is not None
     head = bytearray(min(HEAD, file.regions.size))
     done = 0
     try:

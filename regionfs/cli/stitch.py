@@ -107,7 +107,6 @@ def _shown(manifest: Manifest) -> Iterator[str]:
     """The first of its files, each with its size."""
     from regionfs.units import human_size
     for file in islice(manifest.files.values(), SHOWN):
-        assert file.regions is not None
         yield f"{file.path} ({human_size(file.regions.size)})"
     if len(manifest.files) > SHOWN:
         yield "..."

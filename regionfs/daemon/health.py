@@ -49,7 +49,7 @@ class Health:
         jobs.clear()
         for node in nodes:
             if node.ino not in found:
-                found[node.ino] = Found(SILENT if node.ino in silent else node.trouble, _size_before(node))
+                found[node.ino] = Found(SILENT if node.ino in silent else node.trouble, node.content.size_before())
         return found
 
     def _start(self, jobs: deque[FileNode], found: dict[int, Found]) -> list[threading.Thread]:
@@ -82,12 +82,4 @@ class Health:
         try:
             return Found(trouble, self._fs.size(node))
         except (RegionfsError, OSError) as error:
-            return Found(trouble or str(error), _size_before(node))
-
-
-def _size_before(node: FileNode) -> int:
-    """As it was when the manifest was loaded: nothing has to be asked."""
-    if node.spec.regions is not None:
-        return node.spec.regions.size
-    assert node.spec.whole is not None
-    return node.sources.facts(node.spec.whole).size
+            return Found(trouble or str(error), node.content.size_before())

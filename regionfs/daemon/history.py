@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from regionfs.digest import blake2b
+from regionfs.manifest.body import Mapped, Whole
 from regionfs.manifest.inspect import SourceFacts
 from regionfs.manifest.schema import FileSpec, Manifest
 from regionfs.tree import Since
@@ -56,7 +57,7 @@ def read(mountpoint: Path, manifest: Manifest, facts: Mapping[str, SourceFacts])
     places = [_place(kind, path) for kind, path in (("mount", mountpoint), ("manifest", manifest.path))]
     records = [_read(place) for place in places]
     first = time.clock_gettime_ns(_FILE_CLOCK) if any(records) else _newest((manifest.path, *manifest.read_from))
-    whole = {path for path, spec in manifest.files.items() if spec.whole is not None}
+    whole = {path for path, spec in manifest.files.items() if isinstance(spec.body, Whole)}
     now = time.clock_gettime_ns(_FILE_CLOCK)
     entries = compare(records, digests(manifest, facts), lambda path: 0 if path in whole else first, now)
     return History(entries, list(zip(places, records, strict=True)))
@@ -96,13 +97,13 @@ def digests(manifest: Manifest, facts: Mapping[str, SourceFacts]) -> dict[str, s
 
 def _meaning(manifest: Manifest, spec: FileSpec, facts: Mapping[str, SourceFacts]) -> Iterator[bytes]:
     """All that makes its bytes and attributes, in pieces; a source by its path, and by which file that is now."""
-    yield f"{spec.writable} {spec.mode} {spec.whole is None}\0".encode()
+    yield f"{spec.writable} {spec.mode} {isinstance(spec.body, Mapped)}\0".encode()
     for key in spec.sources:
         found = facts[key]
         yield os.fsencode(manifest.sources[key].path)
         yield f"\0{found.inode if found.kind == 'file' else found.kind}\0".encode()
-    if spec.regions is not None:
-        yield spec.regions.digest()
+    if isinstance(spec.body, Mapped):
+        yield spec.body.digest
 
 
 def _digest(pieces: Iterable[bytes]) -> str:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from regionfs.daemon import runtime
+from regionfs.manifest.body import Whole
 from regionfs.manifest.inspect import SourceFacts
 from regionfs.manifest.schema import FileSpec, Manifest
 from regionfs.units import MAX_OFFSET
@@ -69,7 +70,7 @@ def _sentence(entry: Mapping[str, Any], mountpoint: Path, theirs: Mapping[str, A
 
 
 def _ranges(spec: FileSpec, key: str) -> Iterator[Range]:
-    if spec.regions is None:
+    if isinstance(spec.body, Whole):
         yield 0, MAX_OFFSET
         return
     wanted = spec.regions.names.index(key)

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from regionfs.errors import RegionfsError
+from regionfs.manifest.body import Mapped, Whole
 from regionfs.manifest.schema import FileSpec, Manifest, SourceSpec
 from regionfs.printable import is_utf8, shown_bytes
 from regionfs.regions import Kind, Region, RegionMap
@@ -200,12 +201,11 @@ class Draft:
         """Add the composite file `name` of `size` bytes."""
         if not 0 <= size <= MAX_OFFSET:
             raise FormatError(f"{self.foreign.path}: {name} would have {size} bytes; the limit is 2^63 - 1")
-        table = RegionMap(size, regions)
-        self._put(FileSpec(name, table, writable=table.writable))
+        self._put(FileSpec(name, Mapped(RegionMap(size, regions))))
 
     def add_whole(self, name: str, source: str) -> None:
         """Add the composite file `name` that is the whole of a source, ro."""
-        self._put(FileSpec(name, whole=source))
+        self._put(FileSpec(name, Whole(source)))
 
     def _put(self, file: FileSpec) -> None:
         if file.path in self.files:

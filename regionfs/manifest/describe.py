@@ -12,6 +12,7 @@ from pathlib import Path
 
 import yaml
 
+from regionfs.manifest.body import Whole
 from regionfs.manifest.schema import VERSION, FileSpec, Manifest, SourceSpec
 from regionfs.regions import Kind, Region
 from regionfs.units import format_size
@@ -47,8 +48,8 @@ def _relative(path: Path, directory: Path) -> str:
 
 
 def _file(file: FileSpec, directory: Path) -> dict[str, object]:
-    if file.regions is None:
-        return {"whole": file.whole, "access": _access(file.writable)}
+    if isinstance(file.body, Whole):
+        return {"whole": file.body.source, "access": _access(file.writable)}
     mode = {} if file.mode is None else {"mode": f"{file.mode:04o}"}
     regions = ([_region(region) for region in file.regions] if file.table is None else
                {"table": _relative(file.table, directory)})

@@ -62,7 +62,6 @@ def _draft(text: str, path: Path, file: str, place: MapText, spec: FileSpec) -> 
     reader = _Reader(text, path, file)
     regions = tuple(_declared(layer, {key: field.value for key, field in item.fields.items()}, index)
                     for index, (layer, item) in enumerate(zip(reader.layers(), place.items, strict=True)))
-    assert spec.regions is not None
     return Draft(regions, spec.regions.size, "size" in place.file.fields, spec.regions.starts, reader.resolve)
 
 

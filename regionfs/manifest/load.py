@@ -16,6 +16,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import BinaryIO
 
+from regionfs.manifest.body import Mapped, Whole
 from regionfs.manifest.inline import InlineReader
 from regionfs.manifest.inspect import Avoid, Way, no_path, url_hint, why_no_text
 from regionfs.manifest.parse import Map, Node, Text, parse
@@ -195,10 +196,10 @@ class _Loader:
             if table is None or size is None:
                 return None
             regions = RegionMap.from_columns(size, table.names, table.columns)
-            return FileSpec(name, regions, writable=regions.writable, mode=mode, table=table.path)
+            return FileSpec(name, Mapped(regions), mode, table.path)
         reader = RegionReader(self._report, self._sources, self._inline, where)
         found = reader.read(node, fields.get("size"), size_path)
-        return None if found is None else FileSpec(name, found, writable=found.writable, mode=mode)
+        return None if found is None else FileSpec(name, Mapped(found), mode)
 
     def _whole(self, name: str, fields: dict[str, Node], path: str) -> FileSpec | None:
         for key in ("size", "mode"):
@@ -211,4 +212,4 @@ class _Loader:
             return None
         if writable:
             self._sources.check_writable(source, fields["access"], where)
-        return FileSpec(name, whole=source, writable=writable)
+        return FileSpec(name, Whole(source, writable))

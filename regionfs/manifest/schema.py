@@ -11,6 +11,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from regionfs.errors import RegionError
+from regionfs.manifest.body import Body, Mapped
 from regionfs.regions import RegionMap
 
 VERSION = 1
@@ -37,33 +39,39 @@ class SourceSpec:
 
 @dataclass(frozen=True, slots=True)
 class FileSpec:
-    """A composite file: either the whole of one source or a region map of a fixed size."""
+    """A composite file."""
 
     path: str                        # inside the mount, "vm/disk.img"
-    regions: RegionMap | None = None  # None for `whole`
-    whole: str | None = None         # source key
-    writable: bool = False           # any rw region, or rw `whole`
+    body: Body                       # what its bytes are
     mode: int | None = None          # permission bits where the manifest pins them
     table: Path | None = field(default=None, compare=False)  # absolute; where its regions are written
 
     @property
+    def writable(self) -> bool:
+        """Any region is rw, or the whole."""
+        return self.body.writable
+
+    @property
     def sources(self) -> tuple[str, ...]:
         """Keys of the sources its bytes come from."""
-        if self.whole is not None:
-            return (self.whole,)
-        return tuple(self.regions.names) if self.regions is not None else ()
+        return self.body.sources
 
     @property
     def rw_sources(self) -> frozenset[str]:
         """Keys of the sources it may write to."""
-        if self.whole is not None:
-            return frozenset({self.whole} if self.writable else ())
-        return self.regions.writable_names if self.regions is not None else frozenset()
+        return self.body.rw_sources
 
     @property
     def needs(self) -> Mapping[str, int]:
         """Bytes that each of them must have at least; a file that is the whole of one follows its size."""
-        return self.regions.source_ends() if self.regions is not None else {}
+        return self.body.needs
+
+    @property
+    def regions(self) -> RegionMap:
+        """The map of a file that has one. RegionError of a file that is the whole of a source."""
+        if not isinstance(self.body, Mapped):
+            raise RegionError(f"{self.path} is the whole of a source, it has no region map")
+        return self.body.regions
 
     @property
     def permissions(self) -> int:

@@ -13,7 +13,7 @@ MOST = 3  # regions that are named, of those gone and of those new
 
 def contents(manifest: Manifest) -> dict[str, int]:
     """How many files, regions and sources it has; a `whole` file counts as one region."""
-    regions = sum(1 if file.regions is None else len(file.regions) for file in manifest.files.values())
+    regions = sum(file.body.count for file in manifest.files.values())
     return {"files": len(manifest.files), "regions": regions, "sources": len(manifest.sources)}
 
 
@@ -46,7 +46,7 @@ def files_change(before: Manifest, after: Manifest) -> str:
 
 def shortened(file: FileSpec, source: str, size: int) -> str:
     """Of a region that shows less of `source` (`size` bytes) than is left of it: how much. '' when none does."""
-    for region in file.regions or ():
+    for region in file.body.as_map(0):
         if region.source == source and region.offset + region.length < size:
             return (f"[{format_size(region.start)}, {format_size(region.end)}) shows {region.length} of {size} bytes "
                     f"of {source}")

@@ -17,7 +17,6 @@ from regionfs.manifest.inspect import SourceFacts
 from regionfs.manifest.schema import FileSpec, Manifest
 from regionfs.modes import shapes
 from regionfs.modes.iomap import Candidate, granularity, settle
-from regionfs.regions import RegionMap
 
 
 class Mode(StrEnum):
@@ -133,7 +132,7 @@ def parse_modes(text: str) -> tuple[Mode, ...]:
 
 def _candidate(file: FileSpec, facts: Mapping[str, SourceFacts]) -> Candidate:
     found = [facts[key] for key in file.sources]
-    regions = file.regions if file.regions is not None else RegionMap(found[0].size, ())
+    regions = file.body.as_map(found[0].size)
     return Candidate(file.path, regions.size, granularity(regions), max(one.sector for one in found),
                      frozenset(one.identity for one in found))
 
@@ -169,7 +168,7 @@ def _praise(mode: Mode, file: FileSpec) -> str:
     """Why `mode` fits, as a sentence."""
     if mode is Mode.PASSTHROUGH:
         return f"it is the whole of {file.sources[0]}"
-    count = len(file.regions) if file.regions is not None else 1
+    count = file.body.count
     regions = f"{count} region{'s' * (count != 1)}"
     if mode is Mode.IOMAP:
         return f"{regions} on block devices, all on block borders"

@@ -17,6 +17,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from operator import add
 
+from regionfs.manifest.body import Mapped, Whole
 from regionfs.manifest.inspect import SourceFacts
 from regionfs.manifest.schema import FileSpec
 from regionfs.modes.geometry import MAX_DEVICES, measure
@@ -54,7 +55,7 @@ def passthrough(file: FileSpec, facts: Mapping[str, SourceFacts], neighbours: Ne
     """Why the kernel cannot pass the file through to one source; empty when it can."""
     key = single(file, facts)
     if key is None:
-        if file.regions is not None and len(file.regions) == 1 and file.writable:
+        if isinstance(file.body, Mapped) and file.body.count == 1 and file.writable:
             return "a rw region map of a fixed size is not passed through; `whole` is"
         return "it is not exactly one whole source"
     if facts[key].kind == "block":
@@ -66,9 +67,9 @@ def passthrough(file: FileSpec, facts: Mapping[str, SourceFacts], neighbours: Ne
 
 def composed(file: FileSpec, facts: Mapping[str, SourceFacts], neighbours: Neighbours) -> str:
     """Why the file cannot be read through a detached EROFS; empty when it can."""
-    regions = file.regions
-    if regions is None:
-        return f"it follows the size of {file.whole}, and a composed file cannot"
+    if isinstance(file.body, Whole):
+        return f"it follows the size of {file.body.source}, and a composed file cannot"
+    regions = file.body.regions
     if not file.sources:
         return "it has no source region"
     geometry = measure(regions)
@@ -111,13 +112,13 @@ def iomap(file: FileSpec, facts: Mapping[str, SourceFacts], neighbours: Neighbou
     if regular := next((key for key in file.sources if facts[key].kind != "block"), ""):
         return f"{regular} is a regular file, and fuse-iomap takes block devices only"
     sector = max(facts[key].sector for key in file.sources)
-    if misfit := _off_block(file.regions, sector) if file.regions is not None else "":
+    if misfit := _off_block(file.body.regions, sector) if isinstance(file.body, Mapped) else "":
         return misfit
     for key in file.sources:
         identity = facts[key].identity
         if identity in neighbours.written and (others := _others(file, neighbours.shown, facts, (key,))):
             return f"its bytes are also shown by {others}, which the kernel caches apart"
-    if file.writable and file.regions is not None and (doubled := _doubled(file.regions, facts)):
+    if file.writable and isinstance(file.body, Mapped) and (doubled := _doubled(file.body.regions, facts)):
         return f"it shows the same bytes of {doubled} twice, which the kernel caches apart"
     return ""
 
@@ -166,10 +167,10 @@ def _misfit(region: Region) -> str:
 
 def single(file: FileSpec, facts: Mapping[str, SourceFacts]) -> str | None:
     """The source that the file is the whole of: by `whole`, or by a read-only map of exactly all of it."""
-    if file.whole is not None:
-        return file.whole
-    regions = file.regions
-    if regions is None or len(regions) != 1 or file.writable:
+    if isinstance(file.body, Whole):
+        return file.body.source
+    regions = file.body.regions
+    if len(regions) != 1 or regions.writable:
         return None
     region = regions[0]
     known = facts.get(region.source)

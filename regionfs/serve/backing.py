@@ -297,7 +297,6 @@ class Backings:
         if opened.mode is Mode.COMPOSED:
             with self._composed.borrow(node, opened) as (lasting, fd):
                 backing_id = self._registry.backing_open(fd)
-                assert node.spec.regions is not None
                 self._ahead.follow(node.ino, fd, node.spec.regions, node.sources)
                 return Entry(node.ino, backing_id, 0, UNPROVEN if lasting is None else stamp_of(lasting))
         return Entry(node.ino, self._registry.backing_open(self._fs.source_fd(node)), 0, 0)
@@ -372,9 +371,7 @@ class ComposedFiles:
                 os.posix_fadvise(self._files[ino][1], 0, 0, os.POSIX_FADV_DONTNEED)
 
     def _compose(self, node: FileNode, directory: Path) -> int:
-        regions = node.spec.regions
-        assert regions is not None
-        return compose(regions, self._fs.source_fds(node), self._reader(node), directory)
+        return compose(node.spec.regions, self._fs.source_fds(node), self._reader(node), directory)
 
     def _reader(self, node: FileNode) -> Callable[[int, int], bytes]:
         def read(offset: int, length: int) -> bytes:

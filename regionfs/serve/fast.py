@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from regionfs.descriptors import duplicates
 from regionfs.errors import RegionfsError
 from regionfs.fs import FileSystem
+from regionfs.manifest.body import Whole
 from regionfs.manifest.inspect import SourceFacts
 from regionfs.modes.choose import Mode
 from regionfs.serve.entries import entry_out
@@ -112,9 +113,9 @@ class FastPath:
         epoch = self._table.epoch  # before anything is looked at: who changes it forgets after
         with _gone_is_fine():
             node = self._fs.file(ino)
-            regions = node.spec.regions
+            body = node.spec.body
             self._learn_map(self._table, epoch, node)
-            keys = {0: node.spec.sources[0]} if regions is None else dict(regions.targets(offset, length))
+            keys = {0: body.source} if isinstance(body, Whole) else dict(body.regions.targets(offset, length))
             for target, key in keys.items():
                 self._table.use(epoch, ino, target, node.sources.fd(key))
 
@@ -173,8 +174,8 @@ class FastPath:
         quiet = _Quiet()  # whoever begins to write after `now` gives a source stamps that are not old enough
         opened = {key for node in nodes if node.choice.mode is Mode.USERSPACE for key in node.spec.sources}
         for node in nodes:
-            regions, keys = node.spec.regions, node.spec.sources
-            if self._fs.is_written(node) or len(keys) > MOST_SOURCES or (regions and len(regions) > MOST_REGIONS):
+            keys = node.spec.sources
+            if self._fs.is_written(node) or len(keys) > MOST_SOURCES or node.spec.body.count > MOST_REGIONS:
                 continue
             with _gone_is_fine():
                 seen = self._fs.look(node)
@@ -190,7 +191,7 @@ class FastPath:
 
     def _learn_new(self, table: Table, epoch: int, node: FileNode, stamps: object, quiet: _Quiet) -> None:
         """A file in userspace of which the kernel holds nothing, unless the first request was faster."""
-        known, regions = _unchanged(node), node.spec.regions
+        known, body = _unchanged(node), node.spec.body
         if known is None or not all(quiet[node.sources, key] for key in node.spec.sources):
             return
         shown = self._shown(node, known)
@@ -198,7 +199,7 @@ class FastPath:
             if not self._begun:
                 node.fill(stamps)  # with nothing yet
                 self._teach(table, epoch, node, known, shown)
-                self.learn(node.ino, 0, MAX_OFFSET if regions is None else regions.size)
+                self.learn(node.ino, 0, MAX_OFFSET if isinstance(body, Whole) else body.regions.size)
 
     def _before_first(self, hand_over: HandOver, node: FileNode, give: Callable[[int, int], None]) -> None:
         with self._beginning:
@@ -212,8 +213,9 @@ class FastPath:
 
     def _teach_backed(self, table: Table, epoch: int, node: FileNode, stamps: object, hand_over: HandOver) -> None:
         """A file in passthrough, whose source was found to be of these `stamps`."""
-        known, regions = _unchanged(node), node.spec.regions
-        if known and stamps == (known[0][1].stamp,) and (regions is None or regions.size == known[0][1].size):
+        known, body = _unchanged(node), node.spec.body
+        if known and stamps == (known[0][1].stamp,) and (
+                isinstance(body, Whole) or body.regions.size == known[0][1].size):
             self._learn_map(table, epoch, node)
             row, shown = _row(*known[0]), self._shown(node, known)
             hand_over(node, lambda at, made: table.open(epoch, node.ino, (row,), shown, at, made))
@@ -223,7 +225,7 @@ class FastPath:
 
         Nothing where the kernel may hold something else, which an open would have to see.
         """
-        place, whole = self._fs.tree.place(node), node.spec.whole is not None
+        place, whole = self._fs.tree.place(node), isinstance(node.spec.body, Whole)
         if place is None or not self._shows:
             return Shown()
         found = self._fs.getattr(node.ino)
@@ -238,9 +240,9 @@ class FastPath:
     def _learn_map(self, table: Table, epoch: int, node: FileNode) -> None:
         if table.knows(node.ino):
             return
-        regions = node.spec.regions
-        alone = not self._fs.shares_writes(node.ino)
-        table.learn(epoch, node.ino, 0 if regions is None else regions.size, () if regions is None else regions.columns,
+        body, alone = node.spec.body, not self._fs.shares_writes(node.ino)
+        size, columns = (0, ()) if isinstance(body, Whole) else (body.regions.size, body.regions.columns)
+        table.learn(epoch, node.ino, size, columns,
                     max(1, len(node.spec.sources)), node.spec.writable and alone, node.counters)
 
     def forget(self) -> None:

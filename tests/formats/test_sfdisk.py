@@ -29,7 +29,6 @@ def ranges(manifest: Manifest) -> dict[str, tuple[int, int]]:
     """Per file, the range of the disk it shows."""
     found = {}
     for name, file in manifest.files.items():
-        assert file.regions is not None
         assert [Kind.SOURCE] == [region.kind for region in file.regions]
         found[name] = (file.regions[0].offset, file.regions[0].offset + file.regions.size)
     return found

@@ -17,6 +17,7 @@ from regionfs.cli.export import composite_of
 from regionfs.cli.main import cli
 from regionfs.formats.table import FORMATS
 from regionfs.formats.values import Composite, Exported, Foreign, FormatError, Imported, tiles
+from regionfs.manifest.body import Mapped
 from regionfs.manifest.load import load
 from regionfs.manifest.schema import FileSpec, Manifest
 from regionfs.regions import Region
@@ -104,14 +105,12 @@ def _faults(name: str, file: FileSpec, manifest: Manifest) -> Iterator[str]:
         yield f"{name} is called {file.path}"
     yield from (f"{name}: no source {key}" for key in file.sources if key not in manifest.sources)
     pos = 0
-    for tile in () if file.regions is None else tiles(file.regions):
+    for tile in tiles(file.body.as_map(0)):
         if tile.start != pos:
             yield f"{name}: [{tile.start}, {tile.end}) follows {pos}"
         pos = tile.end
-    if file.regions is not None and pos != file.regions.size:
+    if isinstance(file.body, Mapped) and pos != file.regions.size:
         yield f"{name}: tiles end at {pos}, the file at {file.regions.size}"
-    if (file.regions is None) == (file.whole is None):
-        yield f"{name}: is neither a map nor a whole source, or both"
 
 
 def nearly(text: str, words: Sequence[str]) -> st.SearchStrategy[str]:

@@ -11,6 +11,7 @@ import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from regionfs.manifest.body import Mapped, Whole
 from regionfs.manifest.describe import describe, dump
 from regionfs.manifest.load import loads
 from regionfs.manifest.schema import FileSpec, Manifest, SourceSpec
@@ -115,13 +116,13 @@ def _can_name(text: str) -> bool:
 @st.composite
 def _files(draw: st.DrawFn, path: str, keys: tuple[str, ...]) -> FileSpec:
     if draw(st.booleans()):
-        return FileSpec(path, whole=draw(st.sampled_from(keys)), writable=draw(st.booleans()))
+        return FileSpec(path, Whole(draw(st.sampled_from(keys)), draw(st.booleans())))
     tree = RegionTree()
     for region in draw(st.lists(_regions(keys), max_size=6)):
         tree.cover(region)
     regions = tree.freeze(tree.end + draw(st.integers(0, 2**40)))
     mode = draw(st.none() | st.integers(0, 0o777))
-    return FileSpec(path, regions, writable=regions.writable, mode=mode)
+    return FileSpec(path, Mapped(regions), mode)
 
 
 @st.composite

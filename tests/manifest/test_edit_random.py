@@ -305,7 +305,6 @@ OPS = (do_add, do_add, do_append, do_remove, do_move, do_assign, do_split, do_sp
 
 def shown(file: FileSpec) -> list[Cell]:
     """The file as the planner gives it, one cell per byte."""
-    assert file.regions is not None
     out: list[Cell] = []
     for mapping in plan_read(file.regions, 0, file.regions.size):
         places = range(mapping.address, mapping.address + mapping.length)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from regionfs.manifest.body import Whole
 from regionfs.manifest.load import load, loads
 from regionfs.manifest.schema import FileSpec, Manifest, SourceSpec
 from regionfs.regions import Kind, Region, RegionMap
@@ -122,12 +123,12 @@ def test_part_of_data() -> None:
 
 def test_whole() -> None:
     """`whole` is one source, read-only unless it says rw."""
-    assert FileSpec("f", whole="a.img") == file_spec("whole: a.img")
+    assert FileSpec("f", Whole("a.img")) == file_spec("whole: a.img")
 
 
 def test_whole_rw() -> None:
     """A whole file may be rw."""
-    assert FileSpec("f", whole="a.img", writable=True) == file_spec("whole: a.img, access: rw")
+    assert FileSpec("f", Whole("a.img", writable=True)) == file_spec("whole: a.img, access: rw")
 
 
 def test_mode() -> None:

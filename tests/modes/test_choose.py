@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from regionfs.errors import UsageError
+from regionfs.manifest.body import Mapped, Whole
 from regionfs.manifest.inspect import SourceFacts
 from regionfs.manifest.schema import FileSpec, Manifest
 from regionfs.modes.choose import Ability, Kernel, Mode, ModeError, choose, choose_all, parse_modes
@@ -54,11 +55,11 @@ def error(start: int, length: int) -> Region:
 def mapped(*regions: Region, size: int | None = None, path: str = "f") -> FileSpec:
     """A file of regions."""
     total = regions[-1].end if size is None else size
-    return FileSpec(path, RegionMap(total, regions), writable=any(region.writable for region in regions))
+    return FileSpec(path, Mapped(RegionMap(total, regions)))
 
 
 def whole(key: str = "a", *, rw: bool = False, path: str = "f") -> FileSpec:
-    return FileSpec(path, whole=key, writable=rw)
+    return FileSpec(path, Whole(key, rw))
 
 
 ROWS: Sequence[tuple[str, FileSpec, Kernel]] = [
@@ -88,7 +89,7 @@ ROWS: Sequence[tuple[str, FileSpec, Kernel]] = [
     ("userspace: region 1 lies on the block device disk, not on a regular file",
      mapped(source(0, 512), source(512, 512, "disk")), STOCK),
     ("userspace: it has no source region", mapped(data(0, 512), hole(512, 512)), STOCK),
-    ("userspace: it has no source region", FileSpec("f", RegionMap(0, [])), STOCK),
+    ("userspace: it has no source region", FileSpec("f", Mapped(RegionMap(0, []))), STOCK),
     ("userspace: its chunk index would take 1 GiB with 128 MiB a chunk, over the limit of 64 MiB",
      mapped(source(0, MIB), size=16 * 1024 * TIB), STOCK),
     ("userspace: 65 MiB would have to be copied (inline data, borders inside 4096-byte blocks), "
@@ -200,7 +201,7 @@ def test_a_million_regions_are_chosen_in_seconds() -> None:
     """The rules look at a region in microseconds."""
     regions = RegionMap(4096 * 1_000_000, (source(4096 * n, 4096, offset=4096 * (n * 7 % 256))
                                            for n in range(1_000_000)))
-    assert Mode.COMPOSED is choose(FileSpec("f", regions), SOURCES, STOCK).mode
+    assert Mode.COMPOSED is choose(FileSpec("f", Mapped(regions)), SOURCES, STOCK).mode
 
 
 PARSED = [

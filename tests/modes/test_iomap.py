@@ -10,6 +10,7 @@ from random import Random
 
 import pytest
 
+from regionfs.manifest.body import Mapped, Whole
 from regionfs.manifest.inspect import SourceFacts
 from regionfs.manifest.schema import FileSpec, Manifest
 from regionfs.modes import shapes
@@ -71,7 +72,7 @@ def test_shapes_agree(seed: int) -> None:
     facts: Table[str, SourceFacts] = {
         key: SourceFacts("block", LIMIT, 1, number, number, 0, 0, 0o600, 0, 0, 0, sector)
         for number, key in enumerate("ab", 1)}
-    file = FileSpec("f", regions)
+    file = FileSpec("f", Mapped(regions).read_only())  # what is written twice is refused for that
     refused = shapes.iomap(file, facts, shapes.Neighbours.of([file], facts))
     assert bool(file.sources) and granularity(regions) >= sector if not refused else (
         not file.sources or granularity(regions) < sector)
@@ -105,8 +106,8 @@ def test_choose_parts_files_that_cannot_agree() -> None:
     """The file that loses is served in userspace and says why; the others stay."""
     facts = {"small": SourceFacts("block", 1 << 20, 1, 1, 1, 0, 0, 0o600, 0, 0, 0, 512),
              "large": SourceFacts("block", 1 << 30, 1, 2, 2, 0, 0, 0o600, 0, 0, 0, 4096)}
-    files = {"odd": FileSpec("odd", RegionMap(1536, [source(0, 1536, "small")])),
-             "disk": FileSpec("disk", whole="large")}
+    files = {"odd": FileSpec("odd", Mapped(RegionMap(1536, [source(0, 1536, "small")]))),
+             "disk": FileSpec("disk", Whole("large"))}
     chosen = choose_all(Manifest(Path("m"), files=files), facts, Kernel(YES, YES, YES))
     assert {"odd": "userspace: it lies on 512-byte blocks, but the mount's other files need 4096-byte blocks",
             "disk": "iomap: 1 region on block devices, all on block borders"} == {

@@ -75,7 +75,6 @@ def cold(tmp_path: Path, content: bytes) -> Iterator[Cold]:
     manifest = load(tmp_path / "one.yaml")
     with Sources(manifest) as sources:
         spec, = manifest.files.values()
-        assert spec.regions is not None
         key, = spec.sources
         fd = compose(spec.regions, {key: sources.fd(key)}, lambda offset, length: b"", image_directory())
         with mapping(fd) as mapped, mapping(sources.fd(key)) as source_mapped:

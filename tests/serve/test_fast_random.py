@@ -9,6 +9,7 @@ from random import Random
 import pytest
 
 from regionfs import execute
+from regionfs.manifest.body import Mapped, Whole
 from regionfs.tree import FileNode
 from tests.cases import FLAVOURS, Case, Composite, manifest_text, random_case
 from tests.oracle import HOLE
@@ -73,10 +74,10 @@ def check_read(world: World, file: Composite, rng: Random) -> bool:
 
 
 def read_into(node: FileNode, offset: int, buffer: memoryview) -> int:
-    regions = node.spec.regions
-    if regions is None:
-        return execute.read_whole(node.sources, node.spec.sources[0], offset, buffer)
-    return execute.read_into(regions, node.sources, offset, buffer)
+    body = node.spec.body
+    if isinstance(body, Whole):
+        return execute.read_whole(node.sources, body.source, offset, buffer)
+    return execute.read_into(body.regions, node.sources, offset, buffer)
 
 
 def plain(file: Composite, offset: int, count: int) -> bool:
@@ -104,6 +105,6 @@ def check_write(world: World, file: Composite, rng: Random) -> bool:
         assert expected == actual, f"{file.text}\n{offset} {count}"
         return True
     assert isinstance(actual, Handed), f"{file.text}\n{offset} {count}"
-    if node.spec.regions is not None:  # nothing of it was done, or all of it can be done again
+    if isinstance(node.spec.body, Mapped):  # nothing of it was done, or all of it can be done again
         assert expected == attempt(execute.write_from, node.spec.regions, node.sources, offset, memoryview(data))
     return False
