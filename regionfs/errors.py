@@ -34,7 +34,7 @@ class UsageError(RegionfsError):
 
 
 class UnitError(RegionfsError):
-    """A number or its unit is not one of those in DESIGN section 3."""
+    """A number or its unit is not one of those in docs/contract.md section 3."""
 
     errno = errno.EINVAL
     exit_status = 2

@@ -1,4 +1,4 @@
-"""The file system: what each operation of DESIGN section 4 answers. No FUSE types, no protocol.
+"""The file system: what each operation of docs/contract.md section 4 answers. No FUSE types, no protocol.
 
 Engines call these methods with inode numbers and plain values; failures are OSErrors with a
 positive errno. Handles carry no state: whatever an operation needs follows from the inode, so that

@@ -1,6 +1,6 @@
 """Byte counts as people write them: "64KiB" <-> 65536.
 
-The units are those of DESIGN section 3. Numbers that YAML 1.1 or C would read as something else
+The units are those of docs/contract.md section 3. Numbers that YAML 1.1 or C would read as something else
 (octal, sexagesimal) are refused with a hint rather than guessed at.
 """
 

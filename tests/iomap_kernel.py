@@ -1,6 +1,6 @@
 """The kernel's side of fuse-iomap, played over a socketpair against the real server.
 
-It knows KERNEL.md section 4 and fs/fuse/fuse_iomap.c of the patches: which replies the kernel takes, when it
+It knows docs/kernel.md section 4 and fs/fuse/fuse_iomap.c of the patches: which replies the kernel takes, when it
 asks and when its cache of mappings answers, and what it does with a mapping: page cache, write-back, direct
 I/O on the block devices themselves. It must not know regionfs's maps: what it reads and writes follows from
 the replies alone, so that a wrong one shows as wrong bytes. A reply that breaks a rule is a RuleError.

@@ -2,7 +2,7 @@
 
 Deliberately naive, and independent of regionfs: a file is a list with one entry per byte, built
 region by region in the order of the declaration, the later one over the earlier. It knows the
-contract (DESIGN sections 3 and 4) and must not know regionfs.regions or regionfs.plan.
+contract (docs/contract.md sections 3 and 4) and must not know regionfs.regions or regionfs.plan.
 """
 
 from __future__ import annotations

@@ -13,7 +13,7 @@ import pytest
 PACKAGE = Path(__file__).resolve().parent.parent / "regionfs"
 MODULES = sorted(PACKAGE.rglob("*.py"))
 
-# DESIGN section 9: an area may import the areas in its row, and itself
+# docs/contract.md section 9: an area may import the areas in its row, and itself
 STEPS = ("manifest", "regions", "plan", "modes", "source")
 COMMON = {"errors", "units", "readahead", "printable", "digest", "appear"}
 MAY_IMPORT = {

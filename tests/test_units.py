@@ -64,7 +64,7 @@ REFUSED = [
 
 @pytest.mark.parametrize(("text", "value"), READ, ids=repr)
 def test_parse_size_reads_every_unit(text: str | int, value: int) -> None:
-    """Each way of writing a number of DESIGN section 3 gives its bytes."""
+    """Each way of writing a number of docs/contract.md section 3 gives its bytes."""
     assert value == parse_size(text)
 
 

@@ -249,7 +249,7 @@ class Server:
                 "warnings": rivals.warnings(self._config.name)}
 
     def status(self, words: dict[str, Any]) -> dict[str, Any]:
-        """The mount's entry of `status --json`, DESIGN section 8; `words` bring what the holder knows."""
+        """The mount's entry of `status --json`, docs/contract.md section 8; `words` bring what the holder knows."""
         if self._native:
             self._native.count()
         files = {}

@@ -14,7 +14,7 @@ from typing import Any
 from regionfs.formats.values import Foreign, FormatError
 from regionfs.units import MAX_OFFSET
 
-MAX_CONTENT = 64 << 20  # bytes of a foreign file, as for manifests (DESIGN section 3)
+MAX_CONTENT = 64 << 20  # bytes of a foreign file, as for manifests (docs/contract.md section 3)
 _MARKS = {codecs.BOM_UTF8: "utf-8", codecs.BOM_UTF16_LE: "utf-16-le", codecs.BOM_UTF16_BE: "utf-16-be"}
 _KINDS = {dict: "an object", str: "text", int: "a whole number", bool: "true or false"}
 _DIGITS = {10: re.compile(r"[0-9]{1,19}"), 16: re.compile(r"0[xX][0-9a-fA-F]{1,16}")}

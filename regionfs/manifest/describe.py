@@ -25,7 +25,7 @@ _SIZES = frozenset({"size", "start", "length", "offset"})
 
 
 def describe(manifest: Manifest) -> dict[str, object]:
-    """Plain data of the shape in DESIGN section 3: sizes as int, bytes as hex or base64."""
+    """Plain data of the shape in docs/contract.md section 3: sizes as int, bytes as hex or base64."""
     sources = {spec.key: _source(spec, manifest.path.parent) for spec in manifest.sources.values() if spec.named}
     files = {file.path: _file(file, manifest.path.parent) for file in manifest.files.values()}
     return {"regionfs": VERSION, **({"sources": sources} if sources else {}), "files": files}

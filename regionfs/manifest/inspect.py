@@ -60,7 +60,7 @@ class SourceFacts(NamedTuple):
 
     @property
     def stamp(self) -> tuple[int, ...]:
-        """Equal as long as nobody replaced, resized or wrote the source (DESIGN section 4, coherence)."""
+        """Equal as long as nobody replaced, resized or wrote the source (docs/contract.md section 4, coherence)."""
         return (self.device, self.inode, self.rdev, self.size, self.mtime_ns, self.ctime_ns)
 
     @property

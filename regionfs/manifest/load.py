@@ -1,4 +1,4 @@
-"""YAML text -> Manifest, with every problem of the text at once (DESIGN section 3).
+"""YAML text -> Manifest, with every problem of the text at once (docs/contract.md section 3).
 
 Sources are inspected, never opened for their bytes; only `data: {file: ...}` is read. Whatever is
 wrong, a missing or unreadable manifest included, is a ManifestError: the caller handles one class.

@@ -5,7 +5,7 @@ that no single source holds whole is copied into the image, EROFS's device 0. De
 chooses block and chunk, layout() writes the plan down as a chunk index and a list of ranges to copy,
 assemble() yields the bytes.
 
-Pure: knows the on-disk format (KERNEL.md section 3, fs/erofs/erofs_fs.h) and no descriptors; the bytes to
+Pure: knows the on-disk format (docs/kernel.md section 3, fs/erofs/erofs_fs.h) and no descriptors; the bytes to
 copy come from the caller's read function. Each number of the format stands here and nowhere else.
 """
 

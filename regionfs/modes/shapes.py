@@ -1,6 +1,6 @@
 """What the shape of a composite file allows: one function per kernel mode, each an objection or nothing.
 
-Knows the rules of DESIGN section 5 for files and sources, and those of coherence between the files of a
+Knows the rules of docs/contract.md section 5 for files and sources, and those of coherence between the files of a
 mount (section 4). Does not know what this machine can do; choose joins both.
 
 Coherence, for a source that any file of the mount may write:

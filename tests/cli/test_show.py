@@ -52,7 +52,7 @@ def test_mode_and_reason_stand_above_the_map(run: Cli, disk: Path) -> None:
 
 
 def test_json(run: Cli, disk: Path) -> None:
-    """DESIGN section 8; a `whole` file is one region of its source."""
+    """docs/contract.md section 8; a `whole` file is one region of its source."""
     files = json.loads(run("show", "--json", disk).stdout)["files"]
     assert ["vm/disk.img", "data.bin"] == list(files)
     assert {"size", "mode", "reason", "regions"} == files["data.bin"].keys()

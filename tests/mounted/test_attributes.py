@@ -1,4 +1,4 @@
-"""Attributes, extended attributes and the tree of a mount, row by row of DESIGN section 4."""
+"""Attributes, extended attributes and the tree of a mount, row by row of docs/contract.md section 4."""
 
 from __future__ import annotations
 

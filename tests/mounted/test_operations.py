@@ -1,4 +1,4 @@
-"""Reading and writing through a mount, row by row of DESIGN section 4, on both engines."""
+"""Reading and writing through a mount, row by row of docs/contract.md section 4, on both engines."""
 
 from __future__ import annotations
 

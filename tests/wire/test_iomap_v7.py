@@ -75,7 +75,7 @@ STRUCTS: list[tuple[Message, str]] = [
 ]
 IDS = [type(message).__name__ for message, _ in STRUCTS]
 
-# KERNEL.md section 4
+# docs/kernel.md section 4
 SIZES = {Io: 32, BeginIn: 32, BeginOut: 64, EndIn: 72, IoendIn: 48, IoendOut: 8, ConfigIn: 64, ConfigOut: 104,
          UpsertOut: 80, InvalMappingsOut: 48, DevInvalOut: 24}
 
