@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from regionfs import execute, extents
+from regionfs.manifest.body import Mapped
 from regionfs.manifest.load import load
 from regionfs.regions import RegionMap
 from regionfs.source import Sources
@@ -65,7 +66,8 @@ def check(case: Case) -> None:
     manifest = load(path)
     rng = Random(case.seed)
     with Sources(manifest) as sources:
-        maps = {file.path: manifest.files[file.path].regions for file in case.files}
+        bodies = {file.path: manifest.files[file.path].body for file in case.files}
+        maps = {path: body.regions if isinstance(body, Mapped) else None for path, body in bodies.items()}
         for file in case.files:
             check_unchanged(maps[file.path], sources, file, rng)
         for _ in range(20):
