@@ -208,7 +208,7 @@ def test_a_killed_holder_loses_nothing_that_was_confirmed(loaded: Mount, tmp_pat
     with pytest.raises(OSError) as failed:
         (loaded.path / "user.bin").stat()
     assert errno.ENOTCONN == failed.value.errno
-    done = loaded.user.regionfs("mount", loaded.manifest, loaded.path)
+    done = loaded.user.regionfs("mount", "-q", loaded.manifest, loaded.path)
     assert (0, "") == (done.returncode, done.stderr)
     assert FILE == (loaded.path / "user.bin").stat().st_size
     assert 1 == len(mounts_below(loaded.path))

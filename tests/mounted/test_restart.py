@@ -223,7 +223,7 @@ def test_a_dead_holder_is_enotconn(world: World) -> None:
 
     eventually(disconnected)
     assert "umount" in world.mount.status()["trouble"]
-    done = world.mount.user.regionfs("mount", world.mount.manifest, world.mount.path)
+    done = world.mount.user.regionfs("mount", "-q", world.mount.manifest, world.mount.path)
     assert (0, "") == (done.returncode, done.stderr)
     assert world.shown["user.bin"] == path.read_bytes()
 
@@ -285,7 +285,7 @@ def test_upgrade_replaces_the_server(world: World) -> None:
     """Another process answers; open handles go on. It is no death, and not counted as one."""
     before = world.mount.status()["pid"]
     with opened(world.mount.path / "user.bin", os.O_RDONLY | os.O_DIRECT) as fd:
-        done = world.mount.user.regionfs("upgrade", world.mount.path)
+        done = world.mount.user.regionfs("upgrade", "-q", world.mount.path)
         assert (0, "") == (done.returncode, done.stderr)
         assert os.fstat(fd).st_size == SIZE
     after = world.mount.status()
