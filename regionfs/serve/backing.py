@@ -250,7 +250,9 @@ class Backings:
 
     def _outdated(self, use: Entry, node: FileNode, opened: Opened) -> bool:
         """True when the inode's backing file does not show what the file shows now."""
-        return use.stamp != _stamp(node, opened) or not self._fs.fits_whole(node, opened)
+        # the pages of a composed file that a dead server made cannot be dropped when somebody writes its sources
+        orphan = opened.mode is Mode.COMPOSED and use.ino not in self._made
+        return orphan or use.stamp != _stamp(node, opened) or not self._fs.fits_whole(node, opened)
 
     def _part(self, node: FileNode, since: int) -> None:
         """Let the name lead to an inode that nobody has open on a backing file older than `since`."""

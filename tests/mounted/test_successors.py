@@ -291,3 +291,20 @@ def test_a_new_composed_file_sees_what_an_old_handle_writes(tmp_path: Path) -> N
         for byte in (b"1", b"2"):
             os.pwrite(old, byte, 100)
             assert byte == os.pread(new, 1, 100)
+
+
+def test_a_handle_beside_one_of_a_dead_server_sees_what_a_later_file_writes(tmp_path: Path, how: str) -> None:
+    """Nobody can drop the pages of a composed file whose server is gone: later handles share none."""
+    require("composed")
+    with World(tmp_path, {"f": composed(("a.img", 0), ("b.img", 0))}) as world:
+        before = world.handle("f")
+        os.pread(before, 2 * PAGE, 0)
+        world.next_server(how)
+        after = world.handle("f")
+        os.pread(after, 2 * PAGE, 0)
+        assert "composed" == os.getxattr(after, "user.regionfs.mode").decode()
+        assert 0 == world.reload(f=None, w={"regions": [{"source": "a.img", "length": PAGE, "access": "rw"}]})
+        fd = world.handle("w", os.O_RDWR)
+        for byte in (b"1", b"2"):
+            os.pwrite(fd, byte, 100)
+            assert byte == os.pread(after, 1, 100)
