@@ -68,10 +68,10 @@ class Sources:
         try:
             return self._fds[key]
         except KeyError:
-            fd = Descriptor(self._open(key))
+            fd = self._written.get(key) or Descriptor(self._open(key))
             with self._lock:
                 known = self._fds.setdefault(key, fd)  # another thread's, if that was faster
-                if known is fd and key not in self._rw:
+                if known is fd and key not in self._written:
                     self._pool.added(self._fds, key)
             return known
 

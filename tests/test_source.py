@@ -82,6 +82,23 @@ def test_open_descriptors_are_bounded(tmp_path: Path) -> None:
     assert 0 == len(pool)
 
 
+def test_sources_that_may_be_written_and_are_only_read_are_bounded_too(tmp_path: Path) -> None:
+    """Only what was written stays open."""
+    for number in range(30):
+        (tmp_path / f"{number}.img").write_bytes(b"%03d" % number)
+    manifest = loads("regionfs: 1\nfiles:\n" + "".join(
+        f"  f{number}: {{whole: {number}.img, access: rw}}\n" for number in range(30)), tmp_path / "disk.yaml")
+    before = open_descriptors()
+    with Sources(manifest, pool=Pool(10)) as sources:
+        keys = [spec.sources[0] for spec in manifest.files.values()]
+        assert b"000" == os.pread(sources.fd(keys[0]), 3, 0)
+        written = sources.fd_to_write(keys[0])
+        for number, key in [*enumerate(keys)] * 2:
+            assert b"%03d" % number == os.pread(sources.fd(key), 3, 0)
+            assert open_descriptors() - before <= 11
+        assert written is sources.fd(keys[0])
+
+
 def test_two_manifests_share_a_bound(tmp_path: Path) -> None:
     """As those before and after a reload do."""
     manifest = numbered(tmp_path, 20)
