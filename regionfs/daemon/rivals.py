@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from regionfs.daemon import runtime
+from regionfs.errors import MountError
 from regionfs.manifest.body import Whole
 from regionfs.manifest.inspect import SourceFacts
 from regionfs.manifest.schema import FileSpec, Manifest
@@ -43,24 +44,34 @@ def written(manifest: Manifest, facts: Mapping[str, SourceFacts]) -> list[dict[s
 
 def announce(name: tuple[Path, int], writes: list[dict[str, Any]]) -> None:
     """Leave for others what the mount `name` (see runtime.Known) may write. What cannot be written is logged."""
-    place = _place(name)
-    new = place.with_suffix(".writes-new")
     try:
+        place = _place(name)
+        new = place.with_suffix(".writes-new")
         new.write_text(json.dumps(writes))
         new.replace(place)
-    except OSError as error:
-        log.info("%s: %s; mounts that write the same sources will not be warned", place, error.strerror)
+    except (OSError, MountError) as error:
+        log.info("mounts that write the same sources will not be warned: %s", error)
 
 
 def warnings(name: tuple[Path, int], writes: list[dict[str, Any]] | None = None) -> list[str]:
     """A sentence for each source that `name` may write (`writes`, else what it announced) and another mount too."""
-    mine = {tuple(entry["identity"]): entry for entry in (_read(name) if writes is None else writes)}
-    found = [_sentence(entry, other.mountpoint, theirs)
-             for other in (runtime.known() if mine else ()) if other.alive and other.name != name
-             for theirs in _read(other.name)
-             if (entry := mine.get(tuple(theirs["identity"]))) and _overlap(entry["ranges"], theirs["ranges"])]
+    try:
+        found = [*_found(name, writes)]
+    except MountError as error:  # what lies in a directory that is not private is not believed
+        return [f"mounts that may write the same sources are not known: {error}"]
     more = len(found) - MOST_WARNINGS
     return [*found[:MOST_WARNINGS], *([f"{more} more sources are written by other mounts too"] if more > 0 else [])]
+
+
+def _found(name: tuple[Path, int], writes: list[dict[str, Any]] | None) -> Iterator[str]:
+    mine = {tuple(entry["identity"]): entry for entry in (_read(name) if writes is None else writes)}
+    for other in runtime.known() if mine else ():
+        if not other.alive or other.name == name:
+            continue
+        for theirs in _read(other.name):
+            entry = mine.get(tuple(theirs["identity"]))
+            if entry and _overlap(entry["ranges"], theirs["ranges"]):
+                yield _sentence(entry, other.mountpoint, theirs)
 
 
 def _sentence(entry: Mapping[str, Any], mountpoint: Path, theirs: Mapping[str, Any]) -> str:
