@@ -288,16 +288,20 @@ def test_the_loop_among_threads(backed: Backed) -> None:
     """OPENs and RELEASEs in the loop while others write, take back, hand over and forget: every one is counted once."""
     inos = [backed.learn(path) for path in ("whole.bin", "map.bin")]
     stop, made, failed = threading.Event(), [0, 0], list[BaseException]()
+    asked, more = [0], threading.Condition()  # requests so far; a round waits for some, else the loop never has a turn
 
     def python(number: int) -> None:
         path, node = list(FILES)[number], backed.node(list(FILES)[number])
         try:
             while not stop.is_set():
+                seen = asked[0]
                 if backed.python_opens(path, 6):
                     made[number] += 1
                     backed.device.fast.learn_backed(node.ino, backed.backings.hand_over)
                 if number:
                     backed.device.fast.forget()
+                with more:
+                    more.wait_for(lambda: stop.is_set() or asked[0] >= seen + 10)  # noqa: B023 - waited for at once
         except BaseException as error:
             failed.append(error)
 
@@ -316,10 +320,16 @@ def test_the_loop_among_threads(backed: Backed) -> None:
             done = counted[ino] > 1 and backed.release(ino)
             counted[ino] -= done
         answered += done
+        with more:
+            asked[0] += 1
+            more.notify_all()
     stop.set()
+    with more:
+        more.notify_all()
     for thread in threads:
         thread.join()
     assert [] == failed
+    assert min(made) > 10
     assert {ino: counted[ino] + made[number] for number, ino in enumerate(inos)} == backed.handles()
 
 
